@@ -1,0 +1,532 @@
+"""What users have, as batches: loaders, data sets, arrays, archives and folders of images."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
+
+from resque.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from resque.representation.preprocessing import Preprocessing
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifiedBatch:
+    """A batch that says itself which examples it holds, because some may have been left out."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Batches, and what is known about them before the pass.
+
+    Attributes:
+        batches: (inputs, labels) pairs, dicts, or inputs alone.
+        class_names: name of each label; None where names are the labels seen in the pass.
+        examples: number of examples; None where only the pass will tell.
+        ids: one integer or string per example, in order; None for the place in the pass.
+        preprocessing: what was done to the images, for the signature; None if unknown.
+        notes: sentences that every result from this source carries as warnings.
+        notes_after: gives further such sentences once the pass is over, from the number of
+            examples seen.
+    """
+
+    batches: Iterable[Any]
+    class_names: tuple[str, ...] | None = None
+    examples: int | None = None
+    ids: Sequence[Any] | np.ndarray | None = None
+    preprocessing: str | None = None
+    notes: tuple[str, ...] = ()
+    notes_after: Callable[[int], tuple[str, ...]] = field(default=lambda seen: ())  # noqa: ARG005
+
+    def ids_of(self, start: int, n: int) -> np.ndarray:
+        """Return the ids (n,) of the examples from place `start` on."""
+        if self.ids is None:
+            return np.arange(start, start + n)
+        if start + n > len(self.ids):
+            raise InputError(
+                f"There are {len(self.ids)} ids and more examples than that; expected one id "
+                "per example, in the order of the data."
+            )
+        return np.asarray(self.ids[start : start + n])
+
+
+def as_source(
+    data: Any,
+    *,
+    class_names: Sequence[str] | None = None,
+    ids: Sequence[Any] | np.ndarray | None = None,
+    batch_size: int = 64,
+) -> Source:
+    """Return the batches of whatever a user calls data.
+
+    Args:
+        data: a DataLoader or any other iterable of batches; a torch Dataset; a pair
+            (inputs, labels) of arrays or tensors; one array or tensor of unlabelled inputs; or
+            a Source.
+        class_names: name of each label 0, 1, ...; by default those the data set brings along.
+        ids: one integer or string per example, in order: the same id marks the same example
+            (or the same scene, track or patient) on both sides of a comparison.
+        batch_size: size of the batches made from data sets and arrays.
+
+    Raises:
+        InputError: `data` is none of these, or names or ids are unusable.
+    """
+    names = _checked_names(class_names)
+    if ids is not None:
+        ids = _checked_ids(ids)
+    if isinstance(data, Source):
+        return replace(
+            data,
+            class_names=names or data.class_names,
+            ids=data.ids if ids is None else ids,
+        )
+    if isinstance(data, str | bytes | Path | dict):
+        raise InputError(
+            f"Data must be a DataLoader, a Dataset or a pair of arrays; got a "
+            f"{type(data).__name__}. For a file or a folder use resque.representation.sources."
+            "source_at(path), or the command line."
+        )
+    if isinstance(data, np.ndarray | torch.Tensor):
+        data = TensorDataset(_tensor(data))
+    elif isinstance(data, tuple):
+        data = TensorDataset(*_pair(data))
+    if isinstance(data, DataLoader):
+        names = names or _names_of(data.dataset)
+        return Source(
+            batches=data,
+            class_names=names,
+            examples=_length(data.dataset),
+            ids=ids,
+            notes=() if ids is not None else _order_note(data),
+        )
+    if isinstance(data, Dataset):
+        loader: DataLoader[Any] = DataLoader(data, batch_size=batch_size)
+        return Source(
+            batches=loader,
+            class_names=names or _names_of(data),
+            examples=_length(data),
+            ids=ids,
+        )
+    if isinstance(data, Iterable):
+        return Source(batches=data, class_names=names, ids=ids)
+    raise InputError(
+        f"Data must be a DataLoader, a Dataset or a pair of arrays; got {type(data).__name__}."
+    )
+
+
+def source_at(
+    path: Path | str,
+    *,
+    preprocessing: Preprocessing | Callable[[Any], torch.Tensor] | None = None,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    skip_unreadable: bool = False,
+) -> Source:
+    """Return the batches of a file or folder.
+
+    Args:
+        path: a folder with one subfolder of images per class; a `.npz` of images
+            (`x_train`, `y_train`, ... or `x`, `y`; images (N, height, width[, channels]) of
+            bytes); or a `.npz` table of representations (`representations` (N, values) and
+            `labels` (N,)). A `.npz` may also hold `class_names` and `ids`.
+        preprocessing: image to tensor; needed for images.
+        split: which split of a `.npz` that has several, such as "train" or "test".
+        class_names: name of each label of a `.npz`; classes to expect in a folder.
+        batch_size: examples per batch.
+        workers: processes that read and prepare the images of a folder; 0 for this one.
+        skip_unreadable: leave out images that cannot be read, and count them, instead of
+            stopping at the first one.
+
+    Raises:
+        InputError: nothing there, or nothing in there that can be used.
+    """
+    path = Path(path)
+    if not path.exists():
+        known = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"There is nothing at {str(path)!r}.{nearest(str(path), known)}")
+    names = _checked_names(class_names)
+    loader: DataLoader[Any]
+    if path.is_dir():
+        folder = _ImageFolder(path, _required(preprocessing, path), names, skip_unreadable)
+        loader = DataLoader(folder, batch_size=batch_size, num_workers=workers, collate_fn=_as_list)
+        return Source(
+            batches=_ReadableBatches(loader, skip_unreadable),
+            class_names=folder.class_names,
+            examples=len(folder),
+            preprocessing=str(preprocessing),
+            notes=folder.notes,
+            notes_after=folder.unreadable_note,
+        )
+    if path.suffix != ".npz":
+        raise InputError(
+            f"{str(path)!r} is no folder and no .npz file; expected a folder of images by class, "
+            "a .npz of images, a .npz table of representations, or a profile (.safetensors)."
+        )
+    return _npz_source(path, preprocessing, split, names, batch_size)
+
+
+def is_table(path: Path | str) -> bool:
+    """Return whether a path is a `.npz` table of representations."""
+    path = Path(path)
+    if path.suffix != ".npz" or not path.is_file():
+        return False
+    with _opened(path) as archive:
+        return "representations" in archive.files
+
+
+class _Images(Dataset[tuple[torch.Tensor, int]]):
+    """Images (N, height, width[, channels]) of bytes in memory, prepared one by one."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None, prepare: Any) -> None:
+        self.images, self.labels, self.prepare = images, labels, prepare
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> Any:
+        tensor = self.prepare(self.images[place])
+        return (tensor,) if self.labels is None else (tensor, int(self.labels[place]))
+
+
+class _ImageFolder(Dataset[Any]):
+    """One subfolder of images per class; subfolders in the order of their names.
+
+    The id of an image is its path inside the folder, so that an image and its shifted copy in
+    another folder are known to belong together.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        prepare: Any,
+        class_names: tuple[str, ...] | None,
+        skip_unreadable: bool,
+    ) -> None:
+        found = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+        if not found:
+            what = "has no subfolders" if any(path.iterdir()) else "is empty"
+            raise InputError(
+                f"The folder {str(path)!r} {what}; expected one subfolder of images per class."
+            )
+        if class_names is None and len(found) == 1:
+            raise InputError(
+                f"The folder {str(path)!r} has one subfolder only, {found[0]!r}; expected one per "
+                "class, at least two. Did you mean a folder inside it? To look at one class of "
+                "several, name them all (--classes)."
+            )
+        unknown = [name for name in found if class_names and name not in class_names]
+        if unknown:
+            raise InputError(
+                f"The folder {str(path)!r} has the subfolder {unknown[0]!r}, which is none of "
+                f"the classes {', '.join(class_names or ())}."
+                f"{nearest(unknown[0], class_names or ())}"
+            )
+        self.path, self.prepare, self.skip_unreadable = path, prepare, skip_unreadable
+        self.class_names = class_names or tuple(found)
+        self.files: list[tuple[Path, int]] = []
+        empty = []
+        for name in found:
+            files = sorted(
+                file
+                for file in (path / name).rglob("*")
+                if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            )
+            if not files:
+                empty.append(name)
+            self.files += [(file, self.class_names.index(name)) for file in files]
+        if not self.files:
+            raise InputError(
+                f"The subfolders of {str(path)!r} hold no images; expected files that end in "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}."
+            )
+        self.notes = tuple(f"The subfolder {name!r} holds no images." for name in empty)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, int, str] | _Unreadable | InputError:
+        from PIL import Image
+
+        file, label = self.files[place]
+        try:
+            with Image.open(file) as image:
+                image.load()
+                pixels = image.copy()
+        # PIL's readers raise whatever the broken bytes lead them to.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return _Unreadable(str(file), type(error).__name__)
+        try:
+            return self.prepare(pixels), label, file.relative_to(self.path).as_posix()
+        except InputError as error:
+            return InputError(f"{file}: {error}")
+
+    def unreadable_note(self, seen: int) -> tuple[str, ...]:
+        left_out = len(self.files) - seen
+        if not left_out:
+            return ()
+        return (f"{left_out} of {len(self.files)} images could not be read and were left out.",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    # Handed on, as other errors are here: an exception raised in a worker process arrives as a
+    # traceback in the message.
+    file: str
+    reason: str
+
+
+class _ReadableBatches:
+    """The batches of an image folder, without or stopped by what could not be read."""
+
+    def __init__(self, loader: DataLoader[Any], skip_unreadable: bool) -> None:
+        self.loader, self.skip_unreadable = loader, skip_unreadable
+
+    def __iter__(self) -> Iterator[IdentifiedBatch]:
+        for items in self.loader:
+            for item in items:
+                if isinstance(item, InputError):
+                    raise item
+            bad = [item for item in items if isinstance(item, _Unreadable)]
+            if bad and not self.skip_unreadable:
+                raise InputError(
+                    f"The image {bad[0].file!r} cannot be read ({bad[0].reason}). Mend or remove "
+                    "it, or leave such images out with skip_unreadable (--skip-unreadable)."
+                )
+            good = [item for item in items if not isinstance(item, _Unreadable)]
+            if good:
+                images, labels, ids = zip(*good, strict=True)
+                yield IdentifiedBatch(_stacked(images), torch.tensor(labels), ids)
+
+
+def _as_list(items: list[Any]) -> list[Any]:
+    return items
+
+
+def _stacked(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    shapes = {tuple(image.shape) for image in images}
+    if len(shapes) > 1:
+        raise InputError(
+            f"Images of different shapes in one batch: {', '.join(map(str, sorted(shapes)))}. "
+            "Give them one size (--image-size) and one number of channels (--channels)."
+        )
+    return torch.stack(list(images))
+
+
+def _npz_source(
+    path: Path,
+    preprocessing: Any,
+    split: str | None,
+    names: tuple[str, ...] | None,
+    batch_size: int,
+) -> Source:
+    with _opened(path) as archive:
+        wanted = _wanted(archive.files, path, split)
+        arrays = {key: _array(archive, name, path) for key, name in wanted.items()}
+        if names is None and "class_names" in archive.files:
+            names = _checked_names([str(name) for name in _array(archive, "class_names", path)])
+    ids = _checked_ids(arrays["ids"]) if "ids" in arrays else None
+    labels = arrays.get("labels")
+    if "representations" in arrays:
+        pair = (arrays["representations"], labels) if labels is not None else (
+            arrays["representations"],
+        )  # fmt: skip
+        return as_source(pair, class_names=names, ids=ids, batch_size=4096)
+    images = arrays["images"]
+    if images.ndim not in (3, 4) or images.dtype != np.uint8:
+        raise InputError(
+            f"The images in {str(path)!r} have shape {images.shape} and type {images.dtype}; "
+            "expected bytes (uint8) of shape (N, height, width) or (N, height, width, channels)."
+        )
+    if labels is not None:
+        labels = _checked_label_array(labels, len(images))
+    dataset = _Images(images, labels, _required(preprocessing, path))
+    return Source(
+        batches=DataLoader(dataset, batch_size=batch_size),
+        class_names=names or (None if labels is None else _names_of_labels(labels)),
+        examples=len(images),
+        ids=ids,
+        preprocessing=str(preprocessing),
+    )
+
+
+def _wanted(files: list[str], path: Path, split: str | None) -> dict[str, str]:
+    """Return what to read under which name: representations or images, labels, ids."""
+    if "representations" in files:
+        wanted = {"representations": "representations", "labels": "labels", "ids": "ids"}
+        return {key: wanted[key] for key in wanted if wanted[key] in files}
+    splits = sorted(
+        name.removeprefix("x").removeprefix("_")
+        for name in files
+        if name == "x" or name.startswith("x_")
+    )
+    if not splits:
+        raise InputError(
+            f"{str(path)!r} holds {', '.join(map(repr, files)) or 'nothing'}; expected images "
+            "('x_train' and 'y_train', or 'x' and 'y') or a table ('representations' and "
+            "'labels')."
+        )
+    named = [name for name in splits if name]
+    if split is None and len(splits) > 1:
+        raise InputError(
+            f"{str(path)!r} has the splits {', '.join(named)}; say which one (--split {named[0]})."
+        )
+    if split is not None and split not in splits:
+        raise InputError(
+            f"{str(path)!r} has no split {split!r}; it has {', '.join(named) or 'one only'}."
+            f"{nearest(split, named)}"
+        )
+    chosen = splits[0] if split is None else split
+    suffix = f"_{chosen}" if chosen else ""
+    wanted = {"images": f"x{suffix}", "labels": f"y{suffix}", "ids": f"ids{suffix}"}
+    return {key: name for key, name in wanted.items() if name in files}
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{str(path)!r} is no readable .npz file ({error}). Write it anew with numpy.savez."
+        ) from error
+
+
+def _array(archive: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        return np.asarray(archive[name])
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        if "pickle" in str(error).lower() or "object" in str(error).lower():
+            raise InputError(
+                f"{name!r} in {str(path)!r} holds pickled Python objects, which can run code and "
+                "are never read. Save it as a plain numeric or text array."
+            ) from error
+        raise InputError(f"{name!r} in {str(path)!r} is damaged ({error}).") from error
+
+
+def _required(preprocessing: Any, path: Path) -> Any:
+    if preprocessing is None:
+        raise InputError(
+            f"{str(path)!r} holds images, and how to prepare them is not known; give a model "
+            "that brings its preprocessing, or name it (--image-size, --mean, --std)."
+        )
+    return preprocessing
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array
+    array = np.asarray(array)
+    if array.dtype == object:
+        raise InputError(
+            "An array of Python objects cannot be used; expected numbers, one row per example."
+        )
+    return torch.as_tensor(array)
+
+
+def _pair(data: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
+    if len(data) not in (1, 2):
+        raise InputError(
+            f"Data given as a tuple must be (inputs, labels); got {len(data)} entries."
+        )
+    inputs = _tensor(data[0])
+    if len(data) == 1 or data[1] is None:
+        return (inputs,)
+    return inputs, torch.as_tensor(_checked_label_array(data[1], len(inputs)))
+
+
+def _checked_label_array(labels: Any, n: int) -> np.ndarray:
+    """Return labels (n,); what they hold is checked batch by batch, as for a loader."""
+    array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if array.dtype.kind in "USO":
+        example = str(array.flat[0]) if array.size else ""
+        raise InputError(
+            f"Labels must be integers; got text or objects such as {example!r}. Number the "
+            "classes: names, labels = numpy.unique(texts, return_inverse=True), and pass "
+            "class_names=names."
+        )
+    if array.ndim >= 1 and len(array) != n:
+        raise InputError(
+            f"{len(array)} labels for {n} examples; expected as many labels as examples."
+        )
+    return array
+
+
+def _names_of_labels(labels: np.ndarray) -> tuple[str, ...] | None:
+    """Return "0", "1", ... where the labels are exactly 0 to C - 1, else None."""
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not labels.size:
+        return None
+    seen = np.unique(labels)
+    if seen[0] != 0 or seen[-1] != len(seen) - 1:
+        return None
+    return tuple(map(str, seen))
+
+
+def _names_of(dataset: Any) -> tuple[str, ...] | None:
+    """Return the class names that a data set brings along, or that its labels make plain."""
+    names = getattr(dataset, "classes", None)
+    if names is None:
+        feature = (getattr(dataset, "features", None) or {}).get("label")
+        names = getattr(feature, "names", None)
+    if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
+        return _checked_names(names)
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        return _names_of_labels(dataset.tensors[1].detach().cpu().numpy())
+    inner = getattr(dataset, "dataset", None)  # torch.utils.data.Subset
+    return _names_of(inner) if inner is not None and hasattr(dataset, "indices") else None
+
+
+def _length(dataset: Any) -> int | None:
+    if isinstance(dataset, IterableDataset):
+        return None
+    try:
+        return len(dataset)
+    except TypeError:
+        return None
+
+
+def _order_note(loader: DataLoader[Any]) -> tuple[str, ...]:
+    if isinstance(loader.sampler, SequentialSampler) or isinstance(loader.dataset, IterableDataset):
+        return ()
+    if loader.batch_sampler is None:
+        return ()
+    return (
+        "The loader shuffles, so places in it do not say which example is which: an example that "
+        "both sides share is not recognised. Give ids, or a loader with shuffle=False.",
+    )
+
+
+def _checked_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    checked = tuple(str(name) for name in names)
+    twice = sorted({name for name in checked if checked.count(name) > 1})
+    if twice:
+        raise InputError(f"Class names must differ; {twice[0]!r} is there more than once.")
+    if not checked:
+        raise InputError("class_names is empty; expected one name per label.")
+    return checked
+
+
+def _checked_ids(ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+    array = np.asarray(ids)
+    if array.ndim != 1 or array.dtype.kind not in "iuUS":
+        raise InputError(
+            f"ids must be one integer or string per example; got shape {array.shape} of "
+            f"{array.dtype}."
+        )
+    return array

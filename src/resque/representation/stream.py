@@ -1,0 +1,426 @@
+"""Batches in; representations, labels and class scores out, in one pass over the data."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resque.errors import InputError
+from resque.representation.signature import Signature, hardware_name, installed_version
+from resque.representation.sources import IdentifiedBatch, Source
+from resque.representation.tap import Tap, logits_of
+
+LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one batch of data gave.
+
+    Attributes:
+        raw: output of the tapped layer before pooling, (batch, ...).
+        representations: (batch, values), on the model's device.
+        labels: (batch,) int64 on the CPU; None where the data have none.
+        logits: class scores (batch, classes); None where the model gives none.
+        ids: (batch,) integers or strings that say which example is which.
+        start: place of the first example of the batch in the pass.
+    """
+
+    raw: Tensor
+    representations: Tensor
+    labels: Tensor | None
+    logits: Tensor | None
+    ids: np.ndarray
+    start: int
+
+
+class Stream:
+    """One pass of a model over a source; iterate over it once, then ask for the signature.
+
+    The model runs in eval mode, without gradients, where it already is; afterwards it is as it
+    was: training modes, gradient flags, buffers, hooks, and the random state of torch, numpy
+    and Python.
+
+    Args:
+        model: the model; None where the source gives representations.
+        source: see `sources.as_source`.
+        layer: see `Tap`.
+        pooling: see `tap.pooled`.
+        autocast: torch.bfloat16 or torch.float16 to run the model under autocast; None not to.
+        model_name: name for people; by default the model's own.
+        preprocessing: what was done to the images, for the signature.
+        progress: show a progress bar on stderr, if that is a terminal.
+
+    Raises:
+        InputError: the data or the model cannot be used; raised while iterating.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None,
+        source: Source,
+        *,
+        layer: str | None = None,
+        pooling: str = "auto",
+        autocast: torch.dtype | None = None,
+        model_name: str | None = None,
+        preprocessing: str | None = None,
+        progress: bool = False,
+    ) -> None:
+        if model is not None and not isinstance(model, nn.Module):
+            raise InputError(
+                f"The model must be a torch.nn.Module; got {type(model).__name__}. For "
+                "representations that are already there, pass model=None."
+            )
+        if model is None and (layer is not None or pooling != "auto"):
+            raise InputError(
+                "layer and pooling need a model; without one the data are the representations."
+            )
+        self.model = _unwrapped(model)
+        self.source = source
+        self.autocast = autocast
+        self.progress = progress
+        self.examples = 0
+        self._model_name = model_name or _name_of(self.model)
+        self._preprocessing = preprocessing or source.preprocessing
+        self._tap = Tap(self.model, layer, pooling) if self.model is not None else None
+        self._device = _device_of(self.model)
+        self._width = 0
+        self._dtype = ""
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which the model runs and the representations lie."""
+        return self._device
+
+    def __iter__(self) -> Iterator[Batch]:
+        with ExitStack() as stack:
+            stack.enter_context(_same_random_state())
+            stack.enter_context(torch.no_grad())
+            if self.model is not None and self._tap is not None:
+                stack.enter_context(_undisturbed(self.model))
+                stack.enter_context(self._tap)
+            advance = stack.enter_context(_progress_bar(self.source.examples, self.progress))
+            # Any exception also closes the loader, so that its workers do not outlive the pass.
+            for data in self.source.batches:
+                batch = self._batch(data)
+                self.examples += len(batch.representations)
+                yield batch
+                advance(len(batch.representations))
+        if self.examples == 0:
+            raise InputError(
+                "The data hold no examples; expected at least one batch with one example."
+            )
+
+    def signature(self, class_names: tuple[str, ...], groups: int | None) -> Signature:
+        """Return the signature of the pass that has just ended."""
+        dtype = self._dtype
+        if self.autocast is not None:
+            dtype += f" (autocast {str(self.autocast).removeprefix('torch.')})"
+        return Signature(
+            model=self._model_name,
+            weights=self._tap.weights_digest() if self._tap else None,
+            layer=self._tap.layer if self._tap else "given",
+            pooling=self._tap.pooling_done if self._tap else "given",
+            preprocessing=self._preprocessing,
+            width=self._width,
+            class_names=class_names,
+            examples=(self.examples,),
+            dtype=dtype,
+            groups=groups,
+            hardware=hardware_name(self._device),
+            version=installed_version(),
+        )
+
+    def _batch(self, data: Any) -> Batch:
+        ids = np.asarray(data.ids) if isinstance(data, IdentifiedBatch) else None
+        inputs, labels = _split(data)
+        if self.model is None or self._tap is None:
+            raw = _as_tensor(inputs)
+            if raw.ndim != 2:
+                raise InputError(
+                    f"Representations must be (examples, values); got shape {tuple(raw.shape)}. "
+                    "Give a model as well if these are its inputs."
+                )
+            representations, logits = raw, None
+        else:
+            positional, named = _arguments(self.model, inputs)
+            positional = [_moved(value, self._device) for value in positional]
+            named = {key: _moved(value, self._device) for key, value in named.items()}
+            output = self._call(positional, named)
+            mask = named.get("attention_mask")
+            raw, representations = self._tap.read(output, mask)
+            logits = logits_of(output)
+        n = len(representations)
+        checked = _checked_labels(labels, n, self.examples)
+        self._check_width(representations)
+        return Batch(
+            raw=raw,
+            representations=representations,
+            labels=checked,
+            logits=logits,
+            ids=ids if ids is not None else self.source.ids_of(self.examples, n),
+            start=self.examples,
+        )
+
+    def _call(self, positional: list[Any], named: dict[str, Any]) -> Any:
+        model = self.model
+        assert model is not None  # noqa: S101  # narrows the type; _batch has checked it
+        try:
+            if self.autocast is None:
+                return model(*positional, **named)
+            with torch.autocast(self._device.type, self.autocast):
+                return model(*positional, **named)
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+            raise InputError(_why_not_called(model, positional, named, error)) from error
+
+    def _check_width(self, representations: Tensor) -> None:
+        width = representations.shape[1]
+        if width == 0:
+            raise InputError("The representations have no values: their width is 0.")
+        if not representations.is_floating_point():
+            raise InputError(
+                f"Representations must be floating point; got {representations.dtype}."
+            )
+        if self._width not in (0, width):
+            raise InputError(
+                f"Representations have {width} values in the batch that starts at example "
+                f"{self.examples}, and {self._width} before it; all must have the same width. "
+                "With flattened maps or tokens, give all inputs the same size or use "
+                "pooling='mean'."
+            )
+        self._width = width
+        self._dtype = str(representations.dtype).removeprefix("torch.")
+
+
+def not_finite(example: int) -> InputError:
+    """Return the error for a representation that is not finite, naming the example's place."""
+    return InputError(
+        f"The representation or the output of example {example} contains NaN or infinity. Look at "
+        "that example and at the model's precision (float16 overflows at 65504; try bfloat16)."
+    )
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode; afterwards its modes and buffers are as they were."""
+    modes = {module: module.training for module in model.modules()}
+    # Some models write to their buffers in eval mode too, so these are kept by value.
+    buffers = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for name, (buffer, value) in buffers.items():
+            buffer.copy_(value)
+            parent, _, key = name.rpartition(".")
+            owner = model.get_submodule(parent)
+            if owner._buffers.get(key) is not buffer:
+                owner._buffers[key] = buffer
+        for parameter, requires_grad in flags.items():
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def _same_random_state() -> Iterator[None]:
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def _progress_bar(total: int | None, wanted: bool) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not (wanted and console.is_terminal):
+        yield lambda n: None
+        return
+    columns = (
+        TextColumn("examples"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("examples", total=total)
+        yield lambda n: progress.advance(task, n)
+
+
+def _split(data: Any) -> tuple[Any, Any]:
+    """Return (inputs, labels) of one batch; labels None where it has none."""
+    if isinstance(data, IdentifiedBatch):
+        return data.inputs, data.labels
+    if isinstance(data, Mapping):
+        found = [key for key in LABEL_KEYS if key in data]
+        inputs = {key: value for key, value in data.items() if key not in found}
+        return inputs, data[found[0]] if found else None
+    if isinstance(data, tuple | list):
+        if len(data) == 2:
+            return data[0], data[1]
+        if len(data) == 1:
+            return data[0], None
+        raise InputError(
+            f"A batch must be (inputs, labels), a dict with the labels under one of "
+            f"{', '.join(LABEL_KEYS)}, or inputs alone; got a {type(data).__name__} of "
+            f"{len(data)}. Several inputs go into a tuple: ((first, second), labels)."
+        )
+    return data, None
+
+
+def _arguments(model: nn.Module, inputs: Any) -> tuple[list[Any], dict[str, Any]]:
+    if isinstance(inputs, tuple | list):
+        return [_as_tensor(value) for value in inputs], {}
+    if not isinstance(inputs, Mapping):
+        return [_as_tensor(inputs)], {}
+    parameters = inspect.signature(model.forward).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    accepted = {
+        key: _as_tensor(value)
+        for key, value in inputs.items()
+        if (open_ended or key in parameters) and not _is_text(value)
+    }
+    if accepted:
+        return [], accepted
+    if len(inputs) == 1:
+        return [_as_tensor(next(iter(inputs.values())))], {}
+    raise InputError(
+        f"The batch has the keys {', '.join(map(repr, inputs))}; the model's forward takes "
+        f"{', '.join(map(repr, parameters))}. Rename the keys to what forward takes."
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str)
+    )
+
+
+def _as_tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"A batch holds a {type(value).__name__} where a tensor or an array was expected; "
+            "tokenise text and convert images first."
+        ) from error
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+
+def _checked_labels(labels: Any, n: int, start: int) -> Tensor | None:
+    if labels is None:
+        return None
+    if _is_text(labels) or (isinstance(labels, np.ndarray) and labels.dtype.kind in "US"):
+        raise InputError(
+            f"Labels must be integers; got text such as {str(labels[0])!r}. Number the classes: "
+            "names, labels = numpy.unique(texts, return_inverse=True), and pass "
+            "class_names=names."
+        )
+    checked = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
+    if checked.ndim != 1:
+        raise InputError(
+            f"Labels must be one integer per example, shape ({n},); got shape "
+            f"{tuple(checked.shape)}. Multi-label, regression and detection targets are not "
+            "supported; one-hot labels become integers with labels.argmax(1)."
+        )
+    if checked.is_floating_point() or checked.is_complex() or checked.dtype is torch.bool:
+        raise InputError(
+            f"Labels must be integers; got {str(checked.dtype).removeprefix('torch.')} such as "
+            f"{checked[0].item() if len(checked) else 'none'}. Use labels.long() if these are "
+            "class numbers; regression targets are not supported."
+        )
+    if len(checked) != n:
+        raise InputError(
+            f"{len(checked)} labels for {n} examples in the batch that starts at example "
+            f"{start}; expected as many labels as examples."
+        )
+    checked = checked.detach().cpu().to(torch.int64)
+    if n and int(checked.min()) < 0:
+        place = int((checked < 0).nonzero()[0])
+        raise InputError(
+            f"Labels must be 0 or more; got {int(checked[place])} for example {start + place}. "
+            "Leave out examples that are to be ignored."
+        )
+    return checked
+
+
+def _why_not_called(
+    model: nn.Module, positional: list[Any], named: dict[str, Any], error: Exception
+) -> str:
+    shapes = [str(tuple(v.shape)) for v in positional if isinstance(v, Tensor)]
+    shapes += [f"{k}={tuple(v.shape)}" for k, v in named.items() if isinstance(v, Tensor)]
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    hint = "Check that the batches are what the model was trained on."
+    if "expected input" in reason and "channels" in reason:
+        hint = (
+            "The images and the model differ in the number of channels; repeat grey images over "
+            "three channels (on the command line: --channels 3)."
+        )
+    elif isinstance(error, TypeError) and "argument" in reason:
+        takes = ", ".join(inspect.signature(model.forward).parameters)
+        hint = (
+            f"forward takes ({takes}). Give several inputs as ((first, second), labels), or as "
+            "dicts with the names of forward's arguments."
+        )
+    elif "dtype" in reason or "type" in reason:
+        hint = "Convert the inputs to the type that the model expects, for images float32."
+    return f"The model could not be run on a batch of {', '.join(shapes)}: {reason}. {hint}"
+
+
+def _unwrapped(model: nn.Module | None) -> nn.Module | None:
+    """Return the module inside torch.compile and data-parallel wrappers, whose layers can be read."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(
+            model, nn.DataParallel | nn.parallel.DistributedDataParallel
+        ):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _device_of(model: nn.Module | None) -> torch.device:
+    if model is None:
+        return torch.device("cpu")
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _name_of(model: nn.Module | None) -> str:
+    if model is None:
+        return "representations"
+    for holder, key in (("pretrained_cfg", "architecture"), ("config", "_name_or_path")):
+        value = getattr(model, holder, None)
+        name = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
+        if isinstance(name, str) and name:
+            return name.rstrip("/").rpartition("/")[2]
+    return type(model).__name__
