@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from resque.representation.models import LoadedModel
     from resque.representation.stream import Batch, Stream
 
 FORMAT = "resque.ClassProfile/1"
@@ -127,7 +128,8 @@ class ClassProfile:
     how or in what order the data were cut: counts are equal, sums agree to rounding.
 
     Attributes:
-        class_names: the classes, in natural order of their names.
+        class_names: the classes in the order that was given, else in natural order of their
+            names; a sum of profiles with different classes has them in natural order.
         by_label: sums by label; None where the data have none.
         by_prediction: sums by the model's own prediction; None where the model has no output
             for these classes.
@@ -383,6 +385,66 @@ def load_profile(path: Path | str) -> ClassProfile:
         ) from error
 
 
+def profile_at(
+    path: Path | str,
+    loaded: LoadedModel | None = None,
+    *,
+    like: ClassProfile | None = None,
+    prepare: Callable[[Any], Tensor] | None = None,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    workers: int = 0,
+    skip_unreadable: bool = False,
+    unlabelled: bool = False,
+    batch_size: int = 64,
+    **options: Any,
+) -> ClassProfile:
+    """Return the profile of whatever lies at a path: a profile, a table, or images and a model.
+
+    Args:
+        path: a saved profile (`.safetensors`), or what `source_at` takes.
+        loaded: the model, for images.
+        like: the profile of the other side, whose classes a folder of some of them takes over,
+            so that the model's outputs keep their meaning.
+        prepare: image to tensor.
+        split: see `source_at`.
+        class_names: see `source_at`.
+        workers: see `source_at`.
+        skip_unreadable: see `source_at`.
+        unlabelled: see `source_at`.
+        batch_size: examples per batch.
+        **options: of `profile`.
+
+    Raises:
+        InputError: there is nothing there that can be profiled, or images came without a model.
+    """
+    from resque.representation.sources import classes_at, is_table, source_at
+
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return load_profile(path)
+    if class_names is None and like is not None and set(classes_at(path)) <= set(like.class_names):
+        class_names = like.class_names
+    table = is_table(path)
+    if not table and path.exists() and loaded is None:
+        raise InputError(
+            f"{str(path)!r} holds no representations; name the model that gives them (--model)."
+        )
+    source = source_at(
+        path,
+        preprocessing=prepare,
+        split=split,
+        class_names=class_names,
+        batch_size=batch_size,
+        workers=workers,
+        skip_unreadable=skip_unreadable,
+        unlabelled=unlabelled,
+    )
+    if table or loaded is None:
+        return profile(None, source, groups=options.get("groups", GROUPS))
+    return profile(loaded.model, source, model_name=loaded.name, **options)
+
+
 def groups_of(ids: np.ndarray, groups: int) -> np.ndarray:
     """Return the group (n,) of each example, from a hash of its id.
 
@@ -467,7 +529,9 @@ class _Pass:
     def profile(self, notes: tuple[str, ...]) -> ClassProfile:
         self._settle()
         names = self.names or tuple(str(label) for label in self.seen)
-        order = sorted(range(len(names)), key=lambda row: natural_order(names[row]))
+        order = list(range(len(names)))
+        if self.names is None:
+            order.sort(key=lambda row: natural_order(names[row]))
         ordered = tuple(names[row] for row in order)
         outputs = None
         if self.outputs:
@@ -680,12 +744,15 @@ def _signature_of_sum(mine: Signature, theirs: Signature) -> Signature:
     def both(a: str, b: str) -> str:
         return "; ".join(sorted({*a.split("; "), *b.split("; ")}))
 
+    names = mine.class_names
+    if names != theirs.class_names:
+        names = tuple(sorted({*names, *theirs.class_names}, key=natural_order))
     stated = mine.preprocessing is not None and theirs.preprocessing is not None
     return replace(
         mine,
         model=both(mine.model, theirs.model),
         preprocessing=mine.preprocessing if stated else None,
-        class_names=tuple(sorted({*mine.class_names, *theirs.class_names}, key=natural_order)),
+        class_names=names,
         examples=(mine.examples[0] + theirs.examples[0],),
         dtype=both(mine.dtype, theirs.dtype),
         hardware=both(mine.hardware, theirs.hardware),

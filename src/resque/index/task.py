@@ -344,9 +344,11 @@ class _Clustering:
 
 def _class_means(values: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
     """Return the mean (classes, values) of each class, in the precision of the values."""
-    members = np.zeros((n, len(values)), dtype=values.dtype)
-    members[labels, np.arange(len(values))] = 1
-    counts = members.sum(1, dtype=np.float64, keepdims=True)
+    from scipy.sparse import csr_matrix
+
+    places = np.arange(len(values))
+    members = csr_matrix((np.ones(len(values), values.dtype), (labels, places)), (n, len(values)))
+    counts = np.bincount(labels, minlength=n)[:, None]
     return np.asarray((members @ values / counts).astype(values.dtype))
 
 

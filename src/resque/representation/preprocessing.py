@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -116,6 +116,46 @@ class Preprocessing:
 
 def _short(values: tuple[float, ...]) -> str:
     return ",".join(f"{value:g}" for value in values)
+
+
+def chosen_preprocessing(
+    brought: Preprocessing | Callable[[Any], torch.Tensor] | None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    channels: int | None = None,
+) -> Preprocessing | Callable[[Any], torch.Tensor] | None:
+    """Return a model's own preprocessing with whatever the user named in its place.
+
+    Args:
+        brought: what the model brings along; None where it brings nothing.
+        image_size: resize to exactly this (height, width), without the model's crop.
+        mean: see `Preprocessing`.
+        std: see `Preprocessing`.
+        channels: see `Preprocessing`.
+
+    Returns:
+        The preprocessing; None where nothing was brought and nothing named.
+
+    Raises:
+        InputError: the model brings a function of its own, which cannot be changed by options.
+    """
+    named: dict[str, Any] = {}
+    if image_size is not None:
+        named |= {"image_size": image_size, "resize_to": None}
+    given = {"mean": mean, "std": std, "channels": channels}
+    named |= {key: value for key, value in given.items() if value is not None}
+    if not named:
+        return brought
+    if brought is None:
+        return Preprocessing(**named)
+    if isinstance(brought, Preprocessing):
+        return replace(brought, **named)
+    raise InputError(
+        f"The model brings its own preprocessing, a {type(brought).__name__}, which "
+        f"{', '.join(named)} cannot change; change it in the factory."
+    )
 
 
 def preprocessing_of_timm(config: Mapping[str, Any]) -> Preprocessing:

@@ -25,7 +25,7 @@ class IdentifiedBatch:
     """A batch that says itself which examples it holds, because some may have been left out."""
 
     inputs: torch.Tensor
-    labels: torch.Tensor
+    labels: torch.Tensor | None
     ids: tuple[str, ...]
 
 
@@ -137,6 +137,7 @@ def source_at(
     batch_size: int = 64,
     workers: int = 0,
     skip_unreadable: bool = False,
+    unlabelled: bool = False,
 ) -> Source:
     """Return the batches of a file or folder.
 
@@ -152,6 +153,7 @@ def source_at(
         workers: processes that read and prepare the images of a folder; 0 for this one.
         skip_unreadable: leave out images that cannot be read, and count them, instead of
             stopping at the first one.
+        unlabelled: also take a folder of images without subfolders, as data without labels.
 
     Raises:
         InputError: nothing there, or nothing in there that can be used.
@@ -163,7 +165,7 @@ def source_at(
     names = _checked_names(class_names)
     loader: DataLoader[Any]
     if path.is_dir():
-        folder = _ImageFolder(path, _required(preprocessing, path), names, skip_unreadable)
+        folder = _ImageFolder(path, _required(preprocessing, path), names, unlabelled)
         loader = DataLoader(folder, batch_size=batch_size, num_workers=workers, collate_fn=_as_list)
         return Source(
             batches=_ReadableBatches(loader, skip_unreadable),
@@ -179,6 +181,11 @@ def source_at(
             "a .npz of images, a .npz table of representations, or a profile (.safetensors)."
         )
     return _npz_source(path, preprocessing, split, names, batch_size)
+
+
+def classes_at(path: Path) -> tuple[str, ...]:
+    """Return the classes that a folder's subfolders name, in their order; () elsewhere."""
+    return tuple(sorted(p.name for p in path.iterdir() if p.is_dir())) if path.is_dir() else ()
 
 
 def is_table(path: Path | str) -> bool:
@@ -216,13 +223,23 @@ class _ImageFolder(Dataset[Any]):
         path: Path,
         prepare: Any,
         class_names: tuple[str, ...] | None,
-        skip_unreadable: bool,
+        unlabelled: bool,
     ) -> None:
-        found = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+        self.path, self.prepare = path, prepare
+        self.files: list[tuple[Path, int | None]] = []
+        self.notes: tuple[str, ...] = ()
+        self.class_names = class_names
+        found = classes_at(path)
+        flat = [] if found else _images_in(path)
+        if flat and unlabelled:
+            self.files = [(file, None) for file in flat]
+            return
         if not found:
             what = "has no subfolders" if any(path.iterdir()) else "is empty"
+            hint = " For images without labels say --labels predicted." if flat else ""
             raise InputError(
                 f"The folder {str(path)!r} {what}; expected one subfolder of images per class."
+                f"{hint}"
             )
         if class_names is None and len(found) == 1:
             raise InputError(
@@ -237,16 +254,10 @@ class _ImageFolder(Dataset[Any]):
                 f"the classes {', '.join(class_names or ())}."
                 f"{nearest(unknown[0], class_names or ())}"
             )
-        self.path, self.prepare, self.skip_unreadable = path, prepare, skip_unreadable
-        self.class_names = class_names or tuple(found)
-        self.files: list[tuple[Path, int]] = []
+        self.class_names = class_names or found
         empty = []
         for name in found:
-            files = sorted(
-                file
-                for file in (path / name).rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-            )
+            files = _images_in(path / name)
             if not files:
                 empty.append(name)
             self.files += [(file, self.class_names.index(name)) for file in files]
@@ -260,7 +271,9 @@ class _ImageFolder(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, place: int) -> tuple[torch.Tensor, int, str] | _Unreadable | InputError:
+    def __getitem__(
+        self, place: int
+    ) -> tuple[torch.Tensor, int | None, str] | _Unreadable | InputError:
         from PIL import Image
 
         file, label = self.files[place]
@@ -311,7 +324,16 @@ class _ReadableBatches:
             good = [item for item in items if not isinstance(item, _Unreadable)]
             if good:
                 images, labels, ids = zip(*good, strict=True)
-                yield IdentifiedBatch(_stacked(images), torch.tensor(labels), ids)
+                told = None if None in labels else torch.tensor(labels)
+                yield IdentifiedBatch(_stacked(images), told, ids)
+
+
+def _images_in(path: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    )
 
 
 def _as_list(items: list[Any]) -> list[Any]:
