@@ -24,7 +24,9 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; expected the name of a file to write.")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
         os.close(handle)
     except OSError as error:
         raise _not_written(path, error) from error

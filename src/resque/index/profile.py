@@ -51,10 +51,7 @@ class ClassSums:
 
     def rows(self, places: Sequence[int], n: int) -> ClassSums:
         """Return the same sums with class i at row places[i] of n rows."""
-        return ClassSums(*(_spread(array, places, n) for array in self._arrays()))
-
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.counts, self.sums, self.squares
+        return ClassSums(*(_spread(getattr(self, key), places, n) for key in _SUMS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,18 +102,18 @@ class OutputStatistics:
     def __add__(self, other: OutputStatistics) -> OutputStatistics:
         return OutputStatistics(
             self.labelled,
-            *(a + b for a, b in zip(self._arrays(), other._arrays(), strict=True)),
+            self.counts + other.counts,
+            self.correct + other.correct,
+            self.loss + other.loss,
+            self.confidence + other.confidence,
+            self.entropy + other.entropy,
             self.histogram + other.histogram,
         )
 
     def rows(self, places: Sequence[int], n: int) -> OutputStatistics:
         """Return the same statistics with class i at row places[i] of n rows."""
-        return OutputStatistics(
-            self.labelled, *(_spread(a, places, n) for a in self._arrays()), self.histogram
-        )
-
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.counts, self.correct, self.loss, self.confidence, self.entropy
+        moved: dict[str, Any] = {key: _spread(getattr(self, key), places, n) for key in _PER_CLASS}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,10 +267,11 @@ class ClassProfile:
 
 _PARTS = ("by_label", "by_prediction", "outputs")
 _SUMS = ("counts", "sums", "squares")
+_PER_CLASS = ("counts", "correct", "loss", "confidence", "entropy")
 _ARRAYS = {
     "by_label": _SUMS,
     "by_prediction": _SUMS,
-    "outputs": ("counts", "correct", "loss", "confidence", "entropy", "histogram"),
+    "outputs": (*_PER_CLASS, "histogram"),
 }
 
 
@@ -327,7 +325,8 @@ def profile(
 
     Example:
         >>> import torch
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> from torch.nn import Linear, ReLU, Sequential
+        >>> model = Sequential(Linear(4, 8), ReLU(), Linear(8, 2))
         >>> data = torch.randn(20, 4), torch.arange(20) % 2
         >>> profile(model, data).counts
         {'0': 10, '1': 10}
@@ -536,14 +535,12 @@ class _Pass:
         outputs = None
         if self.outputs:
             arrays = {key: value.cpu().numpy() for key, value in self.outputs.items()}
-            histogram = arrays.pop("histogram").reshape(2, CONFIDENCE_BINS)
-            outputs = OutputStatistics(
-                bool(self.labelled), *(arrays[key][order] for key in _ROWS), histogram
-            )
+            arrays["histogram"] = arrays["histogram"].reshape(2, CONFIDENCE_BINS)
+            outputs = OutputStatistics(labelled=bool(self.labelled), **arrays)
         return ClassProfile(
             class_names=ordered,
-            by_label=self.by_label and self.by_label.sums(order),
-            by_prediction=self.by_prediction and self.by_prediction.sums(order),
+            by_label=self.by_label.sums(order) if self.by_label else None,
+            by_prediction=self.by_prediction.sums(order) if self.by_prediction else None,
             outputs=outputs,
             signature=self.stream.signature(ordered, self.groups),
             notes=notes,
@@ -587,10 +584,10 @@ class _Pass:
             self.probabilities = _are_probabilities(scores)
             self.by_prediction = _Sums(self._classes(), self.groups, width, device)
             n = scores.shape[1]
-            counts = {key: torch.int64 for key in ("counts", "correct")}
+            counts = dict.fromkeys(("counts", "correct"), torch.int64)
             self.outputs = {
                 key: torch.zeros(n, dtype=counts.get(key, torch.float64), device=device)
-                for key in _ROWS
+                for key in _PER_CLASS
             }
             self.outputs["histogram"] = torch.zeros(
                 2 * CONFIDENCE_BINS, dtype=torch.int64, device=device
@@ -655,9 +652,6 @@ class _Pass:
         self.unchecked.clear()
 
 
-_ROWS = ("counts", "correct", "loss", "confidence", "entropy")
-
-
 class _Sums:
     """Running counts, sums and squared norms (classes, groups, ...) that grow with the classes."""
 
@@ -686,12 +680,12 @@ class _Sums:
         n, keep = len(order), order == list(range(len(order)))
 
         def shaped(tensor: Tensor, *shape: int) -> np.ndarray:
-            array: np.ndarray = tensor[: n * self.groups].reshape(n, self.groups, *shape).cpu().numpy()
+            array: np.ndarray = (
+                tensor[: n * self.groups].reshape(n, self.groups, *shape).cpu().numpy()
+            )
             return array if keep else array[order]
 
-        return ClassSums(
-            shaped(self.counts), shaped(self.values, self.width), shaped(self.squares)
-        )
+        return ClassSums(shaped(self.counts), shaped(self.values, self.width), shaped(self.squares))
 
     def _grow(self, classes: int) -> None:
         room = max(classes, 2 * len(self.counts) // self.groups)
@@ -782,7 +776,8 @@ def _profile_of(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> 
             continue
         arrays = [tensors[f"{part}.{name}"] for name in _ARRAYS[part]]
         if part == "outputs":
-            read[part] = OutputStatistics(json.loads(metadata["labelled"]), *arrays)
+            names = dict(zip(_ARRAYS[part], arrays, strict=True))
+            read[part] = OutputStatistics(labelled=json.loads(metadata["labelled"]), **names)
             continue
         for name, array in zip(_SUMS, arrays, strict=True):
             if array.shape != shapes[name] or not np.isfinite(array).all():

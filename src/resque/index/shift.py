@@ -158,8 +158,7 @@ class ShiftIndex:
     def __str__(self) -> str:
         level = f"{self.confidence_level:.0%}"
         lines = [
-            f"RESQUE_dist {self.value:.4f} (floor {self.floor:.4f}: what no shift would read "
-            "at this sample size)"
+            f"RESQUE_dist {self.value:.4f} (floor {self.floor:.4f}: its value without any shift)"
         ]
         if self.debiased is None:
             lines.append("debiased: unresolved, too little data")
@@ -387,11 +386,13 @@ class _Side:
         gram = residual @ residual.T
         observed = np.trace(gram)
         # Unbiased for the trace of the squared covariance, from a Wishart matrix.
-        of_square = ((gram**2).sum() - observed**2 / freedom) / (freedom * (freedom + 1) - 2)\
-            if freedom > 1 else 0.0  # fmt: skip
-        mean = observed / freedom
-        evenness = mean**2 / of_square if of_square > 0 else math.inf
-        return cls(float(n), float(square), across, max(float(evenness), 1.0))
+        evenness = math.inf
+        if freedom > 1:
+            of_square = (gram**2).sum() - observed**2 / freedom
+            of_square /= freedom * (freedom + 1) - 2
+            if of_square > 0:
+                evenness = max((observed / freedom) ** 2 / of_square, 1.0)
+        return cls(float(n), float(square), across, float(evenness))
 
 
 def _floor(before: _Side, after: _Side, n: float, m: float, common: float) -> float:
@@ -404,13 +405,10 @@ def _floor(before: _Side, after: _Side, n: float, m: float, common: float) -> fl
     value = math.acos(min(cosine, 1.0)) / math.pi
     # The mean of a root is below the root of the mean, by this much for a gamma variable whose
     # shape is half the number of directions (Satterthwaite); it fades as the angle saturates.
-    evenness = 2 / (1 / before.evenness + 1 / after.evenness) if not (
-        math.isinf(before.evenness) and math.isinf(after.evenness)
-    ) else math.inf  # fmt: skip
-    if math.isinf(evenness):
+    inverse = 1 / before.evenness + 1 / after.evenness
+    if inverse < 1e-6:
         return value
-    shape = evenness / 2
-    ratio = math.exp(special.gammaln(shape + 0.5) - special.gammaln(shape)) / math.sqrt(shape)
+    ratio = float(special.poch(1 / inverse, 0.5)) * math.sqrt(inverse)
     return value * (1 - (1 - ratio) * cosine**2)
 
 
@@ -441,7 +439,8 @@ class _ClassPair:
                 f"{int(self.n[0])} and {int(self.n[1])}."
             )
         self.value = float(angle(*totals))
-        self.floor = _floor(_Side.of(*before), _Side.of(*after), *self.n, common)
+        n, m = map(float, self.n)
+        self.floor = _floor(_Side.of(*before), _Side.of(*after), n, m, common)
         # Inner products of group sums: (2 x 2 sides) of (groups, groups).
         self._inner = np.einsum("agd,bhd->abgh", self.sums, self.sums, optimize=True)
         everything = np.ones(self.counts.shape[1], dtype=bool)

@@ -112,11 +112,15 @@ class TaskIndex:
 
     def __str__(self) -> str:
         lines = [
-            f"RESQUE_task {self.value:.4f} ({len(self.class_counts)} classes, {self.examples} "
-            f"examples, started at {self.start.replace('_', ' ')})",
-            f"nearest class mean: accuracy {self.nearest_class_mean_accuracy:.4f}, index "
-            f"{self.first_assignment_value:.4f}; {self.iterations} iterations made it "
-            f"{self.value:.4f}",
+            (
+                f"RESQUE_task {self.value:.4f} ({len(self.class_counts)} classes, "
+                f"{self.examples} examples, started at {self.start.replace('_', ' ')})"
+            ),
+            (
+                f"nearest class mean: accuracy {self.nearest_class_mean_accuracy:.4f}, index "
+                f"{self.first_assignment_value:.4f}; {self.iterations} iterations made it "
+                f"{self.value:.4f}"
+            ),
         ]
         if self.variants is not None:
             lines.append("variants: " + ", ".join(f"{k} {v:.4f}" for k, v in self.variants.items()))
@@ -397,7 +401,7 @@ def _mixtures(
     order = np.argsort(-shared, axis=None, kind="stable")
     return tuple(
         Mixture(class_name=names[i], mixed_with=names[j], share=float(shared[i, j]))
-        for i, j in zip(*np.unravel_index(order, shared.shape), strict=True)
+        for i, j in (divmod(int(place), n) for place in order)
         if shared[i, j] > 0
     )
 
@@ -420,7 +424,7 @@ def _warnings(clustering: _Clustering, counts: np.ndarray, names: Sequence[str])
         found.append("There are fewer distinct representations than classes.")
     if clustering.iterations >= MOST_ITERATIONS:
         found.append(f"The k-means had not settled after {MOST_ITERATIONS} iterations.")
-    single = [names[k] for k in np.flatnonzero(counts == 1)]
+    single = [name for name, count in zip(names, counts, strict=True) if count == 1]
     if single:
         found.append(
             f"{len(single)} classes have one example only, which is its own mean: "

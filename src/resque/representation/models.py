@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,7 @@ def load_model(
     where = _checked_device(device)
     if weights is None and origin in ("timm", "torchvision"):
         raise InputError(
-            f"Which weights for {spec!r}? Say --weights FILE, --weights cached or "
-            "--weights random."
+            f"Which weights for {spec!r}? Say --weights FILE, --weights cached or --weights random."
         )
     state = None
     if weights is not None and weights not in ("cached", "random"):
@@ -169,14 +168,17 @@ def _from_timm(
         raise InputError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
 
     def build(**options: Any) -> nn.Module:
-        return _seeded(seed, lambda: timm.create_model(name, pretrained=False, **options))
+        made: nn.Module = _seeded(
+            seed, lambda: timm.create_model(name, pretrained=False, **options)
+        )
+        return made
 
     model = build()
-    config: Mapping[str, Any] = model.pretrained_cfg
+    config = cast("Mapping[str, Any]", model.pretrained_cfg)
     if weights == "cached":
         state = load_weights(_cached_by_hub(name, config))
     if state is not None:
-        model = _with_classes(model, build, "num_classes", state)
+        model = _with_classes(model, build, state)
         fit_weights(model, state)
     return LoadedModel(model=model, name=name, preprocessing=preprocessing_of_timm(config))
 
@@ -208,7 +210,8 @@ def _from_torchvision(
     published = models.get_model_weights(name).DEFAULT
 
     def build(**options: Any) -> nn.Module:
-        return _seeded(seed, lambda: models.get_model(name, weights=None, **options))
+        made: nn.Module = _seeded(seed, lambda: models.get_model(name, weights=None, **options))
+        return made
 
     if weights == "cached":
         file = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
@@ -218,13 +221,12 @@ def _from_torchvision(
                 f"{str(file)!r}), and none are fetched over the network. Give --weights FILE."
             )
         state = load_weights(file)
-    # These two warn of a slow initialisation unless told; their auxiliary heads stay as published.
-    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    # These two warn unless told whether to use an initialisation that takes a minute.
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = build(**options)
     if state is not None:
-        model = _with_classes(model, lambda **more: build(**options, **more), "num_classes", state)
+        model = _with_classes(model, lambda **more: build(**options, **more), state)
         fit_weights(model, state)
-    # The presets of torchvision hold the values; they are read here so that one class does the work.
     preset = published.transforms()
     crop, resize = preset.crop_size[0], preset.resize_size[0]
     return LoadedModel(
@@ -271,7 +273,7 @@ def _from_factory(module_name: str, name: str, spec: str, seed: int) -> LoadedMo
 
 
 def _with_classes(
-    model: nn.Module, build: Callable[..., nn.Module], option: str, state: Mapping[str, Tensor]
+    model: nn.Module, build: Callable[..., nn.Module], state: Mapping[str, Tensor]
 ) -> nn.Module:
     """Return the model with as many classes as the weights have; they say it, nobody guesses."""
     heads = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
@@ -280,7 +282,7 @@ def _with_classes(
         if weight is not None and weight.ndim == 2:
             head = model.get_submodule(name)
             same = weight.shape[0] == head.out_features
-            return model if same else build(**{option: weight.shape[0]})
+            return model if same else build(num_classes=weight.shape[0])
     return model
 
 

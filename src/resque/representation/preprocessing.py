@@ -82,8 +82,9 @@ class Preprocessing:
                 f"the images with channels={len(self.mean)} (--channels {len(self.mean)}), or "
                 "name mean and std for the channels they have."
             )
-        pixels = (pixels - np.float32(self.mean)) / np.float32(self.std)
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (tensor - mean) / std
 
     def _resized(self, image: Image) -> Image:
         from PIL.Image import Resampling

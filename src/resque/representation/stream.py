@@ -256,7 +256,7 @@ def _progress_bar(total: int | None, wanted: bool) -> Iterator[Any]:
 
     console = Console(stderr=True)
     if not (wanted and console.is_terminal):
-        yield lambda n: None
+        yield lambda _: None
         return
     columns = (
         TextColumn("examples"),
@@ -395,7 +395,7 @@ def _why_not_called(
 
 
 def _unwrapped(model: nn.Module | None) -> nn.Module | None:
-    """Return the module inside torch.compile and data-parallel wrappers, whose layers can be read."""
+    """Return the module inside the wrappers of torch.compile and data parallelism."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(

@@ -126,7 +126,7 @@ class Tap:
                 "was made from."
             )
         self.model = model
-        self.pooling = cast(Pooling, pooling)
+        self.pooling = cast("Pooling", pooling)
         self.pooling_done = self.pooling
         self._modules = dict(model.named_modules())
         self._names = {id(module): name for name, module in self._modules.items()}
@@ -234,7 +234,7 @@ class Tap:
         if not callable(get_classifier):
             return None
         classifier = get_classifier()
-        # Distilled transformers have two heads; both read the same block, the first its class token.
+        # Distilled transformers have two heads; the first reads the class token.
         if isinstance(classifier, tuple | list):
             classifier = classifier[0]
         if isinstance(classifier, nn.Linear | nn.Conv2d):
@@ -255,13 +255,7 @@ class Tap:
             )
         if self._last_weighted and isinstance(logits, Tensor):
             name, _ = self._last_weighted[0]
-            module = self._modules[name]
-            width = (
-                module.out_features if isinstance(module, nn.Linear) else
-                module.out_channels if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-                else None
-            )  # fmt: skip
-            if width is not None and logits.ndim == 2 and logits.shape[1] == width:
+            if logits.ndim == 2 and logits.shape[1] == _outputs_of(self._modules[name]):
                 return f"input:{name}"
         raise InputError(
             "No final classifier was found: the last layer with weights that ran does not give "
@@ -282,7 +276,7 @@ class Tap:
         self._hook_target()
 
     def _runs_before_tap(self, name: str) -> bool:
-        before = cast(list[str], self._called_before_tap)
+        before = cast("list[str]", self._called_before_tap)
         while True:
             if name in before:
                 return True
@@ -294,7 +288,7 @@ class Tap:
     def _before_call(self, name: str) -> Any:
         weighted = any(True for _ in self._modules[name].parameters(recurse=False))
 
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._called.append(name)
             if weighted and self._layer is None:
                 given = args[0] if args else next(iter(kwargs.values()), None)
@@ -307,25 +301,22 @@ class Tap:
             return
         target = self._modules[self._layer.removeprefix("input:")]
 
-        def note_order() -> None:
+        def note_order(called: list[str]) -> None:
             if self._called_before_tap is None:
-                self._called_before_tap = list(self._called)
+                self._called_before_tap = called
 
         if self._layer.startswith("input:"):
 
-            def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                note_order()
+            def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 # The hook that notes the order ran first and has already noted this layer.
-                name = self._names[id(module)]
-                if self._called_before_tap and self._called_before_tap[-1] == name:
-                    self._called_before_tap.pop()
+                note_order(self._called[:-1])
                 self._captured.append(args[0] if args else next(iter(kwargs.values()), None))
 
             self._handles.append(target.register_forward_pre_hook(before, with_kwargs=True))
         else:
 
-            def after(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-                note_order()
+            def after(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
+                note_order(list(self._called))
                 self._captured.append(result)
 
             self._handles.append(target.register_forward_hook(after))
@@ -376,6 +367,15 @@ class Tap:
         leaves = [name for name in self._modules if name and not [*self._modules[name].children()]]
         once = [name for name in self._called if name in leaves and self._called.count(name) == 1]
         return f"Layers to choose from, last ones first: {_listed((once or leaves)[:-13:-1])}."
+
+
+def _outputs_of(module: nn.Module) -> int | None:
+    """Return how many classes a classifier tells apart; None if it can be no classifier."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+        return module.out_channels
+    return None
 
 
 def _field(output: Any, name: str) -> Any:
