@@ -417,18 +417,16 @@ def profile_at(
     Raises:
         InputError: there is nothing there that can be profiled, or images came without a model.
     """
-    from resque.representation.sources import classes_at, is_table, source_at
-
     path = Path(path)
     if path.suffix == ".safetensors":
         return load_profile(path)
-    if class_names is None and like is not None and set(classes_at(path)) <= set(like.class_names):
-        class_names = like.class_names
-    table = is_table(path)
-    if not table and path.exists() and loaded is None:
-        raise InputError(
-            f"{str(path)!r} holds no representations; name the model that gives them (--model)."
-        )
+    from resque.representation.sources import classes_at, model_for, source_at
+
+    if class_names is None and like is not None:
+        found = classes_at(path)
+        if path.is_dir() and set(found) <= set(like.class_names):
+            class_names = like.class_names
+    model, reading = model_for(path, loaded, options)
     source = source_at(
         path,
         preprocessing=prepare,
@@ -439,9 +437,7 @@ def profile_at(
         skip_unreadable=skip_unreadable,
         unlabelled=unlabelled,
     )
-    if table or loaded is None:
-        return profile(None, source, groups=options.get("groups", GROUPS))
-    return profile(loaded.model, source, model_name=loaded.name, **options)
+    return profile(model, source, **reading)
 
 
 def groups_of(ids: np.ndarray, groups: int) -> np.ndarray:

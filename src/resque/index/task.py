@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -15,7 +16,9 @@ from resque.representation.signature import Signature
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+
+    from resque.representation.models import LoadedModel
 
 Start = Literal["class_means", "k-means++"]
 
@@ -249,6 +252,54 @@ def task_index(
             seed=seed if start == "k-means++" or variants else None,
         ),
     )
+
+
+def task_at(
+    path: Path | str,
+    loaded: LoadedModel | None = None,
+    *,
+    extending: Path | str | None = None,
+    prepare: Callable[[Any], Tensor] | None = None,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    workers: int = 0,
+    skip_unreadable: bool = False,
+    batch_size: int = 64,
+    **options: Any,
+) -> TaskIndex:
+    """Return RESQUE_task of whatever lies at a path: a table, or images and a model.
+
+    Args:
+        path: see `resque.representation.sources.source_at`.
+        loaded: the model, for images.
+        extending: data of the old task, likewise.
+        prepare: image to tensor.
+        split: see `source_at`; of the new and of the old data.
+        class_names: see `source_at`; of the new data.
+        workers: see `source_at`.
+        skip_unreadable: see `source_at`.
+        batch_size: examples per batch.
+        **options: of `task_index`.
+
+    Raises:
+        InputError: there is nothing there that can be used, or images came without a model.
+    """
+    from resque.representation.sources import model_for, source_at
+
+    def source(place: Path | str, names: Sequence[str] | None) -> Any:
+        return source_at(
+            place,
+            preprocessing=prepare,
+            split=split,
+            class_names=names,
+            batch_size=batch_size,
+            workers=workers,
+            skip_unreadable=skip_unreadable,
+        )
+
+    model, reading = model_for(path, loaded, options)
+    old = None if extending is None else source(extending, None)
+    return task_index(model, source(path, class_names), extending=old, **reading)
 
 
 @dataclass(frozen=True, slots=True)

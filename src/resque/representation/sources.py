@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSam
 from resque.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from resque.representation.models import LoadedModel
     from resque.representation.preprocessing import Preprocessing
 
 IMAGE_SUFFIXES = frozenset(
@@ -189,6 +190,29 @@ def source_at(
 def classes_at(path: Path) -> tuple[str, ...]:
     """Return the classes that a folder's subfolders name, in their order; () elsewhere."""
     return tuple(sorted(p.name for p in path.iterdir() if p.is_dir())) if path.is_dir() else ()
+
+
+def model_for(
+    path: Path | str, loaded: LoadedModel | None, options: dict[str, Any]
+) -> tuple[torch.nn.Module | None, dict[str, Any]]:
+    """Return the model for what lies at a path, and the options that say how to read it.
+
+    A table of representations needs no model, and the options of reading one mean nothing for
+    it.
+
+    Raises:
+        InputError: there are images and no model.
+    """
+    if is_table(path):
+        kept = {k: v for k, v in options.items() if k not in ("layer", "pooling", "autocast")}
+        return None, kept
+    if loaded is None:
+        if Path(path).exists():
+            raise InputError(
+                f"{str(path)!r} holds no representations; name the model that gives them (--model)."
+            )
+        return None, options
+    return loaded.model, options | {"model_name": loaded.name}
 
 
 def is_table(path: Path | str) -> bool:

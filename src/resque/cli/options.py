@@ -1,0 +1,211 @@
+"""Options that several commands share, and what they mean to the library."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resque.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from resque.representation.models import LoadedModel
+
+_MODEL, _IMAGES, _PASS = "Model", "Images", "Pass"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="timm:NAME, torchvision:NAME or package.module:factory.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="A file (.safetensors, or a state dict of torch.save), 'cached' or 'random'.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        help="Layer to read: NAME, input:NAME or output. [default: input of the classifier]",
+        rich_help_panel=_MODEL,
+    ),
+]
+Pooling = Annotated[
+    str,
+    typer.Option(help="auto, mean, class_token, flatten or none.", rich_help_panel=_MODEL),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL)]
+Seed = Annotated[
+    int, typer.Option(help="Seed of random weights and of k-means++.", rich_help_panel=_MODEL)
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Resize images to N or HEIGHTxWIDTH pixels, without a crop.",
+        rich_help_panel=_IMAGES,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="Mean of each channel, in [0, 1]: 0.5 or 0.4,0.5,0.6.", rich_help_panel=_IMAGES
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(help="Standard deviation of each channel, likewise.", rich_help_panel=_IMAGES),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        help="Convert images to 1 (grey) or 3 (colour) channels.", rich_help_panel=_IMAGES
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(help="Which split of a .npz: train, test, ...", rich_help_panel=_IMAGES),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of the classes, a,b,c, in the order of the labels and of the model's outputs.",
+        rich_help_panel=_IMAGES,
+    ),
+]
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable",
+        help="Leave out images that cannot be read, and count them.",
+        rich_help_panel=_IMAGES,
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(help="Processes that read the images of a folder.", min=0, rich_help_panel=_PASS),
+]
+BatchSize = Annotated[int, typer.Option(help="Examples per batch.", min=1, rich_help_panel=_PASS)]
+Autocast = Annotated[
+    str | None,
+    typer.Option(help="bfloat16 or float16: run the model under autocast.", rich_help_panel=_PASS),
+]
+Groups = Annotated[
+    int,
+    typer.Option(help="Groups for the interval and the test, 2 to 64.", rich_help_panel=_PASS),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelChoice:
+    """A model as the command line names it; `load` builds it once."""
+
+    model: str | None
+    weights: str | None
+    layer: str | None
+    pooling: str
+    device: str
+    seed: int
+    autocast: str | None
+    image_size: str | None
+    mean: str | None
+    std: str | None
+    channels: int | None
+
+    def load(self) -> tuple[LoadedModel | None, Callable[[Any], Any] | None]:
+        """Return the model and what prepares its images; None each where no model was named."""
+        if self.model is None:
+            unused = [
+                name
+                for name, given in (("--weights", self.weights), ("--layer", self.layer))
+                if given is not None
+            ]
+            if unused:
+                raise InputError(f"{unused[0]} says something of a model; name it with --model.")
+            return None, None
+        from resque.representation.models import load_model
+        from resque.representation.preprocessing import chosen_preprocessing
+
+        loaded = load_model(self.model, weights=self.weights, device=self.device, seed=self.seed)
+        prepare = chosen_preprocessing(
+            loaded.preprocessing,
+            image_size=_size(self.image_size),
+            mean=_numbers("--mean", self.mean),
+            std=_numbers("--std", self.std),
+            channels=self.channels,
+        )
+        return loaded, prepare
+
+    def reading(self) -> dict[str, Any]:
+        """Return the options of the pass that say how the model is read."""
+        return {"layer": self.layer, "pooling": self.pooling, "autocast": _dtype(self.autocast)}
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """Return the names in a list such as a,b,c."""
+    return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def checked_output(path: Path | None) -> None:
+    """Raise InputError if a file to be written has no folder, before long work begins."""
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
+
+
+def say_step(step: str) -> None:
+    """Say on stderr what is being done, if somebody is looking."""
+    if sys.stderr.isatty():
+        typer.echo(f"... {step}", err=True)
+
+
+def print_result(result: Any, view: Callable[[Any], RenderableType], *, as_json: bool) -> None:
+    """Print a result to stdout, as JSON or as its view."""
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2, allow_nan=False))
+        return
+    from resque.reporting.terminal import show
+
+    show(view(result))
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
+        raise InputError(f"--image-size must be N or HEIGHTxWIDTH, such as 224; got {text!r}.")
+    height, width = int(parts[0]), int(parts[-1])
+    return height, width
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"{option} must be numbers such as 0.5 or 0.4,0.5,0.6; got {text!r}."
+        ) from error
+
+
+def _dtype(name: str | None) -> Any:
+    if name is None:
+        return None
+    if name not in ("bfloat16", "float16"):
+        raise InputError(f"--autocast must be bfloat16 or float16; got {name!r}.")
+    import torch
+
+    return getattr(torch, name)

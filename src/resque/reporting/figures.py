@@ -1,0 +1,79 @@
+"""Figures, drawn with matplotlib; one style, safe for colour-blind readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resque.errors import missing_extra
+from resque.files import written_whole
+
+if TYPE_CHECKING:
+    from resque.index.shift import ShiftIndex
+
+# Okabe and Ito, "Color Universal Design", 2008; each line has its own marker as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def save_shift_curves(
+    path: Path | str,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[ShiftIndex]]],
+    *,
+    title: str,
+    x_label: str,
+) -> None:
+    """Write a figure of RESQUE_dist against the strength of several kinds of shift.
+
+    Each panel shows one kind: the raw value, its floor, and the debiased value with its
+    interval.
+
+    Args:
+        path: file to write; its suffix (.png, .svg, .pdf) says the format.
+        curves: kind of shift -> (strengths, indices).
+        title: of the figure.
+        x_label: of the strengths, with their unit.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        InputError: the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise missing_extra("matplotlib", "report") from error
+
+    figure = Figure(figsize=(4 * len(curves), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for panel, (kind, (strengths, shifts)) in zip(panels, curves.items(), strict=True):
+        panel.plot(strengths, [s.value for s in shifts], "o-", color=COLOURS[0], label="raw value")
+        panel.plot(strengths, [s.floor for s in shifts], "s:", color="#555555", label="floor")
+        known = [
+            (x, s.debiased, s.lower, s.upper)
+            for x, s in zip(strengths, shifts, strict=True)
+            if s.debiased is not None and s.lower is not None and s.upper is not None
+        ]
+        if known:
+            x, y, lower, upper = map(list, zip(*known, strict=True))
+            panel.plot(x, y, "^--", color=COLOURS[1], label="debiased")
+            panel.fill_between(
+                x, lower, upper, color=COLOURS[1], alpha=0.2, label=f"{_level(shifts)} interval"
+            )
+        panel.set_title(kind)
+        panel.set_xlabel(x_label)
+        panel.grid(alpha=0.3)
+        panel.set_ylim(bottom=0)
+    panels[0].set_ylabel("RESQUE_dist (units of π)")
+    panels[0].legend(fontsize="small")
+    figure.suptitle(title)
+    with written_whole(path) as temporary:
+        # No date inside, so that the same numbers give the same file.
+        undated = {"Software": None} if temporary.suffix == ".png" else {"Date": None}
+        figure.savefig(temporary, dpi=150, metadata=undated)
+
+
+def _level(shifts: Sequence[ShiftIndex]) -> str:
+    return f"{shifts[0].confidence_level:.0%}"
