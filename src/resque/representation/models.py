@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -262,7 +263,9 @@ def _from_factory(module_name: str, name: str, spec: str, seed: int) -> LoadedMo
             else f"{spec!r} is a {type(factory).__name__}; expected a function that returns a "
             "torch.nn.Module."
         )
-    made = _seeded(seed, factory)
+    # Stdout is for results; some factories print.
+    with redirect_stdout(sys.stderr):
+        made = _seeded(seed, factory)
     model, preprocessing = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module) or not (preprocessing is None or callable(preprocessing)):
         raise InputError(
