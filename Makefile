@@ -1,0 +1,56 @@
+# Every target sets up what it needs in .venv; PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find src -name '*.py') pyproject.toml README.md
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUNS_QUIETLY := PIP_PROGRESS_BAR=off
+
+.PHONY: demo test test-slow check bench docs clean
+
+demo: .venv/.resque
+	$(BIN)/resque demo
+
+test: .venv/.developing .venv/.resque
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: .venv/.developing .venv/.resque
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+check: .venv/.developing .venv/.resque
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/cli_reference.py --check
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/.developing .venv/.resque
+	$(BIN)/python benchmarks/run.py
+
+docs: .venv/.developing .venv/.resque
+	$(BIN)/python docs/cli_reference.py
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv site dist build
+
+.venv/.python:
+	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, e.g. make PYTHON=python3.12')"
+	$(PYTHON) -m venv .venv
+	$(RUNS_QUIETLY) $(PIP) install --quiet --upgrade pip
+	touch $@
+
+# The dependencies, in the tested versions; torch alone takes a few minutes and gigabytes.
+.venv/.dependencies: .venv/.python pyproject.toml constraints.txt
+	$(RUNS_QUIETLY) $(PIP) install --quiet --constraint constraints.txt ".[report]"
+	touch $@
+
+# The package itself is built and installed anew when a source changed, never linked: the tests
+# and the demonstration run what a user would install.
+.venv/.resque: .venv/.dependencies $(SOURCES)
+	$(RUNS_QUIETLY) $(PIP) install --quiet --no-deps --force-reinstall .
+	touch $@
+
+.venv/.developing: .venv/.dependencies
+	$(RUNS_QUIETLY) $(PIP) install --quiet --constraint constraints.txt --group dev ".[all]"
+	touch $@
