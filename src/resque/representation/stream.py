@@ -103,7 +103,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         with ExitStack() as stack:
-            stack.enter_context(_same_random_state())
+            stack.enter_context(_same_random_state(self._device))
             stack.enter_context(torch.no_grad())
             if self.model is not None and self._tap is not None:
                 stack.enter_context(_undisturbed(self.model))
@@ -223,7 +223,9 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
         for module, training in modes.items():
             module.training = training
         for name, (buffer, value) in buffers.items():
-            buffer.copy_(value)
+            # Writing would also count as a change to autograd, so only what differs is put back.
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
             parent, _, key = name.rpartition(".")
             owner = model.get_submodule(parent)
             if owner._buffers.get(key) is not buffer:
@@ -233,10 +235,10 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _same_random_state() -> Iterator[None]:
+def _same_random_state(device: torch.device) -> Iterator[None]:
     python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
         random.setstate(python)
@@ -378,7 +380,9 @@ def _why_not_called(
     shapes += [f"{k}={tuple(v.shape)}" for k, v in named.items() if isinstance(v, Tensor)]
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     hint = "Check that the batches are what the model was trained on."
-    if "expected input" in reason and "channels" in reason:
+    if "out of memory" in reason:
+        hint = "Give smaller batches (batch_size, --batch-size)."
+    elif "expected input" in reason and "channels" in reason:
         hint = (
             "The images and the model differ in the number of channels; repeat grey images over "
             "three channels (on the command line: --channels 3)."
