@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `resque`; by default those of this process.
     """
-    # Rich would ask the size of a terminal that is not there; nothing else needs the network.
+    # No command may reach a network; libraries that would ask a model hub are told so.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("always", ResqueWarning)

@@ -396,7 +396,10 @@ def profile_at(
     skip_unreadable: bool = False,
     unlabelled: bool = False,
     batch_size: int = 64,
-    **options: Any,
+    layer: str | None = None,
+    pooling: str = "auto",
+    autocast: torch.dtype | None = None,
+    groups: int = GROUPS,
 ) -> ClassProfile:
     """Return the profile of whatever lies at a path: a profile, a table, or images and a model.
 
@@ -412,7 +415,10 @@ def profile_at(
         skip_unreadable: see `source_at`.
         unlabelled: see `source_at`.
         batch_size: examples per batch.
-        **options: of `profile`.
+        layer: see `profile`; like `pooling` and `autocast` it means nothing for a table.
+        pooling: see `profile`.
+        autocast: see `profile`.
+        groups: see `profile`.
 
     Raises:
         InputError: there is nothing there that can be profiled, or images came without a model.
@@ -426,7 +432,7 @@ def profile_at(
         found = classes_at(path)
         if path.is_dir() and set(found) <= set(like.class_names):
             class_names = like.class_names
-    model, reading = model_for(path, loaded, options)
+    needed = model_for(path, loaded)
     source = source_at(
         path,
         preprocessing=prepare,
@@ -437,7 +443,17 @@ def profile_at(
         skip_unreadable=skip_unreadable,
         unlabelled=unlabelled,
     )
-    return profile(model, source, **reading)
+    if needed is None:
+        return profile(None, source, groups=groups)
+    return profile(
+        needed.model,
+        source,
+        layer=layer,
+        pooling=pooling,
+        autocast=autocast,
+        groups=groups,
+        model_name=needed.name,
+    )
 
 
 def groups_of(ids: np.ndarray, groups: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import optimize, special, stats
 
-from resque.errors import InputError, nearest
+from resque.errors import InputError, NotComparableError, nearest
 from resque.index.profile import ClassProfile, ClassSums
 from resque.representation.signature import Signature
 
@@ -51,12 +51,13 @@ class LabelCost:
             how far the classes as predicted lie from the true ones. None where the old data
             have no labels.
         accuracy_before: accuracy of the predictions on the old data; None likewise.
-        confidence_after: mean confidence of the predictions on the new data.
+        confidence_after: mean confidence of the predictions on the new data; None if the
+            profile does not hold it.
     """
 
     offset: float | None
     accuracy_before: float | None
-    confidence_after: float
+    confidence_after: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +121,11 @@ class ShiftIndex:
         if not isinstance(other, ShiftIndex):
             return NotImplemented
         self.signature.require_comparable(other.signature)
+        if self.labels != other.labels:
+            raise NotComparableError(
+                f"One index is of {self.labels} labels, the other of {other.labels} ones; they "
+                "cannot be compared."
+            )
         return self.value < other.value
 
     def to_dict(self) -> dict[str, Any]:
@@ -620,7 +626,7 @@ def _label_cost(before: ClassProfile, after: ClassProfile) -> LabelCost:
     return LabelCost(
         offset=offset,
         accuracy_before=before.outputs.accuracy if before.outputs else None,
-        confidence_after=after.outputs.mean_confidence if after.outputs else math.nan,
+        confidence_after=after.outputs.mean_confidence if after.outputs else None,
     )
 
 
@@ -663,10 +669,12 @@ def _warnings(
             if cost.offset is not None and cost.accuracy_before is not None
             else "how wrong they are is not known, for lack of labels"
         )
-        found.append(
-            f"Classes are predicted labels: {known}; mean confidence on the new data is "
-            f"{cost.confidence_after:.1%}. Predictions hide part of a shift."
+        sure = (
+            ""
+            if cost.confidence_after is None
+            else f"; mean confidence on the new data is {cost.confidence_after:.1%}"
         )
+        found.append(f"Classes are predicted labels, which hide part of a shift: {known}{sure}.")
     return tuple(found)
 
 

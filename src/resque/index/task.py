@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from resque.errors import InputError
+from resque.errors import InputError, NotComparableError
 from resque.index.profile import natural_order
 from resque.representation.signature import Signature
 
@@ -88,6 +88,11 @@ class TaskIndex:
         if not isinstance(other, TaskIndex):
             return NotImplemented
         self.signature.require_comparable(other.signature)
+        if self.start != other.start:
+            raise NotComparableError(
+                f"One k-means started at {self.start}, the other at {other.start}; their indices "
+                "cannot be compared."
+            )
         return self.value < other.value
 
     def to_dict(self) -> dict[str, Any]:
@@ -265,7 +270,12 @@ def task_at(
     workers: int = 0,
     skip_unreadable: bool = False,
     batch_size: int = 64,
-    **options: Any,
+    layer: str | None = None,
+    pooling: str = "auto",
+    autocast: torch.dtype | None = None,
+    start: Start = "class_means",
+    seed: int = 0,
+    variants: bool = False,
 ) -> TaskIndex:
     """Return RESQUE_task of whatever lies at a path: a table, or images and a model.
 
@@ -279,7 +289,12 @@ def task_at(
         workers: see `source_at`.
         skip_unreadable: see `source_at`.
         batch_size: examples per batch.
-        **options: of `task_index`.
+        layer: see `task_index`; like `pooling` and `autocast` it means nothing for a table.
+        pooling: see `task_index`.
+        autocast: see `task_index`.
+        start: see `task_index`.
+        seed: see `task_index`.
+        variants: see `task_index`.
 
     Raises:
         InputError: there is nothing there that can be used, or images came without a model.
@@ -297,9 +312,23 @@ def task_at(
             skip_unreadable=skip_unreadable,
         )
 
-    model, reading = model_for(path, loaded, options)
+    needed = model_for(path, loaded)
     old = None if extending is None else source(extending, None)
-    return task_index(model, source(path, class_names), extending=old, **reading)
+    new = source(path, class_names)
+    if needed is None:
+        return task_index(None, new, extending=old, start=start, seed=seed, variants=variants)
+    return task_index(
+        needed.model,
+        new,
+        extending=old,
+        layer=layer,
+        pooling=pooling,
+        autocast=autocast,
+        start=start,
+        seed=seed,
+        variants=variants,
+        model_name=needed.name,
+    )
 
 
 @dataclass(frozen=True, slots=True)

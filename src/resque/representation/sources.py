@@ -113,7 +113,7 @@ def as_source(
         return Source(
             batches=data,
             class_names=names,
-            examples=_length(data.dataset),
+            examples=_length(data.sampler),
             ids=ids,
             notes=() if ids is not None else _order_note(data),
         )
@@ -192,27 +192,19 @@ def classes_at(path: Path) -> tuple[str, ...]:
     return tuple(sorted(p.name for p in path.iterdir() if p.is_dir())) if path.is_dir() else ()
 
 
-def model_for(
-    path: Path | str, loaded: LoadedModel | None, options: dict[str, Any]
-) -> tuple[torch.nn.Module | None, dict[str, Any]]:
-    """Return the model for what lies at a path, and the options that say how to read it.
-
-    A table of representations needs no model, and the options of reading one mean nothing for
-    it.
+def model_for(path: Path | str, loaded: LoadedModel | None) -> LoadedModel | None:
+    """Return the model that what lies at a path needs; None for a table of representations.
 
     Raises:
         InputError: there are images and no model.
     """
     if is_table(path):
-        kept = {k: v for k, v in options.items() if k not in ("layer", "pooling", "autocast")}
-        return None, kept
-    if loaded is None:
-        if Path(path).exists():
-            raise InputError(
-                f"{str(path)!r} holds no representations; name the model that gives them (--model)."
-            )
-        return None, options
-    return loaded.model, options | {"model_name": loaded.name}
+        return None
+    if loaded is None and Path(path).exists():
+        raise InputError(
+            f"{str(path)!r} holds no representations; name the model that gives them (--model)."
+        )
+    return loaded
 
 
 def is_table(path: Path | str) -> bool:
@@ -539,11 +531,11 @@ def _names_of(dataset: Any) -> tuple[str, ...] | None:
     return _names_of(inner) if inner is not None and hasattr(dataset, "indices") else None
 
 
-def _length(dataset: Any) -> int | None:
-    if isinstance(dataset, IterableDataset):
+def _length(sized: Any) -> int | None:
+    if isinstance(sized, IterableDataset):
         return None
     try:
-        return len(dataset)
+        return len(sized)
     except TypeError:
         return None
 
