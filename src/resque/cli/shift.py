@@ -69,7 +69,7 @@ def shift(
             unlabelled=labels == "predicted",
             workers=workers,
             batch_size=batch_size,
-            groups=groups if like is None or like.signature is None else like.signature.groups,
+            groups=groups,
             **choice.reading(),
         )
 

@@ -406,8 +406,8 @@ def profile_at(
     Args:
         path: a saved profile (`.safetensors`), or what `source_at` takes.
         loaded: the model, for images.
-        like: the profile of the other side, whose classes a folder of some of them takes over,
-            so that the model's outputs keep their meaning.
+        like: the profile of the other side. Its number of groups is taken over, and so are its
+            classes for a folder of some of them, so that the model's outputs keep their meaning.
         prepare: image to tensor.
         split: see `source_at`.
         class_names: see `source_at`.
@@ -432,6 +432,8 @@ def profile_at(
         found = classes_at(path)
         if path.is_dir() and set(found) <= set(like.class_names):
             class_names = like.class_names
+    if like is not None and like.signature is not None:
+        groups = like.signature.groups or groups
     needed = model_for(path, loaded)
     source = source_at(
         path,

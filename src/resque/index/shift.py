@@ -177,8 +177,9 @@ class ShiftIndex:
             lines.append(f"debiased {self.debiased:.4f}{bounds}")
         if self.p_value is not None:
             lines.append(f"test of 'nothing moved': p = {self.p_value:.2g}")
-        largest = list(self.contributions.items())[:3]
-        lines.append("largest shares: " + ", ".join(f"{k} {v:.0%}" for k, v in largest))
+        if self.value > 0:
+            largest = list(self.contributions.items())[:3]
+            lines.append("largest shares: " + ", ".join(f"{k} {v:.0%}" for k, v in largest))
         lines += [f"warning: {text}" for text in self.warnings]
         return "\n".join([*lines, str(self.signature)])
 
