@@ -189,22 +189,34 @@ def spread_and_directions(side: Grouped) -> tuple[float, float, float]:
     return square, max(across, 0.0), max(directions, 1.0)
 
 
-def floor(before: Grouped, after: Grouped, common: int = 0) -> float:
-    """Return the raw angle that these sample sizes give where nothing moved, in units of pi."""
-    sides = [spread_and_directions(before), spread_and_directions(after)]
-    sizes = len(before[0]), len(after[0])
-    r = [across / square / n for (square, across, _), n in zip(sides, sizes, strict=True)]
+def floor_of_sizes(
+    before: tuple[float, float, float],
+    after: tuple[float, float, float],
+    sizes: tuple[int, int],
+    common: int = 0,
+) -> float:
+    """Return the raw angle, in units of pi, that samples of these sizes give if nothing moved.
+
+    `before` and `after` are what `spread_and_directions` tells of each side.
+    """
+    r = [across / square / n for (square, across, _), n in zip((before, after), sizes, strict=True)]
     # k equal examples on both sides add k tr(Sigma) / (n m) to the expected inner product.
     shared = common / math.sqrt(sizes[0] * sizes[1]) * math.sqrt(r[0] * r[1])
     cosine = min((1 + shared) / math.sqrt((1 + r[0]) * (1 + r[1])), 1.0)
     angle = math.acos(cosine) / math.pi
-    inverse = 1 / sides[0][2] + 1 / sides[1][2]
+    inverse = 1 / before[2] + 1 / after[2]
     if inverse == 0:
         return angle
     # E sqrt(X) / sqrt(E X) of a gamma variable whose shape is half the number of directions.
     shape = 1 / inverse
     root = math.exp(math.lgamma(shape + 0.5) - math.lgamma(shape)) / math.sqrt(shape)
     return angle * (1 - (1 - root) * cosine**2)
+
+
+def floor(before: Grouped, after: Grouped, common: int = 0) -> float:
+    """Return the raw angle that these samples would give if nothing had moved, in units of pi."""
+    sides = spread_and_directions(before), spread_and_directions(after)
+    return floor_of_sizes(*sides, (len(before[0]), len(after[0])), common)
 
 
 # --- RESQUE_task -------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +87,12 @@ class DigitsDemo:
         }
 
 
-def digits_demo(report: Callable[[str], None] = lambda _: None) -> DigitsDemo:
+def digits_demo(
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    epochs: int = EPOCHS,
+    levels: Mapping[str, Sequence[float]] = LEVELS,
+) -> DigitsDemo:
     """Return both indices on the digits; the same numbers on every run of one machine.
 
     Two small networks are trained: one on half of all digits, whose shift to the other half
@@ -96,9 +101,13 @@ def digits_demo(report: Callable[[str], None] = lambda _: None) -> DigitsDemo:
 
     Args:
         report: called with a sentence before each step.
+        epochs: of both trainings.
+        levels: kind of shift -> strengths; the kinds are those of `LEVELS`. The first strength
+            of the first kind must be 0.
 
     Example:
-        >>> 0 < digits_demo().task.value < 1.2
+        >>> demo = digits_demo(epochs=1, levels={"gaussian blur": (0.0, 1.0)})
+        >>> demo.shifts[0].index.value < demo.shifts[1].index.value
         True
     """
     images, labels = _digits()
@@ -106,12 +115,12 @@ def digits_demo(report: Callable[[str], None] = lambda _: None) -> DigitsDemo:
     old, new = order[: len(order) // 2], order[len(order) // 2 :]
     with _one_thread():
         report("training a small network on one half of the digits")
-        model = _trained(images[old], labels[old], classes=10)
+        model = _trained(images[old], labels[old], classes=10, epochs=epochs)
         before = profile(model, (images[old], labels[old]), ids=old, preprocessing="bytes / 16")
         shifts = []
-        for kind, levels in LEVELS.items():
+        for kind, strengths in levels.items():
             report(f"the other half with {kind}")
-            for level in levels:
+            for level in strengths:
                 shifted = _shifted(images[new], kind, level)
                 after = profile(model, (shifted, labels[new]), ids=new, preprocessing="bytes / 16")
                 outputs = after.outputs
@@ -126,7 +135,7 @@ def digits_demo(report: Callable[[str], None] = lambda _: None) -> DigitsDemo:
                 )
         report("training a network that knows 0 to 4 only")
         known = labels < 5
-        small = _trained(images[known], labels[known], classes=5)
+        small = _trained(images[known], labels[known], classes=5, epochs=epochs)
         task = task_index(small, (images[~known], labels[~known]))
         task_known = task_index(small, (images[known], labels[known]))
     return DigitsDemo(
@@ -143,7 +152,7 @@ def _digits() -> tuple[Tensor, Tensor]:
     return images, torch.tensor(digits.target, dtype=torch.int64)
 
 
-def _trained(images: Tensor, labels: Tensor, *, classes: int) -> nn.Module:
+def _trained(images: Tensor, labels: Tensor, *, classes: int, epochs: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         model = nn.Sequential(
@@ -157,7 +166,7 @@ def _trained(images: Tensor, labels: Tensor, *, classes: int) -> nn.Module:
             nn.Linear(64, classes),
         )
         optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-        for _ in range(EPOCHS):
+        for _ in range(epochs):
             for chosen in torch.split(torch.randperm(len(images)), 32):
                 optimiser.zero_grad()
                 loss = functional.cross_entropy(model(images[chosen]), labels[chosen])

@@ -133,6 +133,11 @@ class ClassProfile:
         outputs: what the model's own class scores say; None where it has none for these classes.
         signature: what reproduces the profile; None for the empty profile.
         notes: sentences that every result from this profile carries as warnings.
+
+    Example:
+        >>> part = profile(None, (np.eye(4), np.array([0, 0, 1, 1])))
+        >>> (part + part).counts
+        {'0': 4, '1': 4}
     """
 
     class_names: tuple[str, ...]
@@ -303,6 +308,8 @@ def profile(
         data: a DataLoader or another iterable of batches, a Dataset, or a pair of arrays
             (inputs (examples, ...), labels (examples,)). A batch is (inputs, labels), a dict
             with the labels under "labels", "label", "targets", "target" or "y", or inputs alone.
+            From a plain iterable of batches the model's own output is kept only with
+            `class_names`.
         layer: dotted name of the layer to read, "input:NAME" for what goes into it, "output"
             for what the model returns. None reads the input of the final classifier.
         pooling: "auto", "mean" over space or tokens, "class_token", "flatten" or "none".
@@ -361,6 +368,13 @@ def load_profile(path: Path | str) -> ClassProfile:
 
     Raises:
         InputError: there is no such file, it is damaged, or it is no profile; with the reason.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "before.safetensors"
+        >>> profile(None, (np.eye(4), np.array([0, 0, 1, 1]))).save(file)
+        >>> load_profile(file).counts
+        {'0': 2, '1': 2}
     """
     from safetensors import SafetensorError, safe_open
 
@@ -378,7 +392,7 @@ def load_profile(path: Path | str) -> ClassProfile:
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         return _profile_of(tensors, metadata)
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"The profile {str(path)!r} is damaged ({error}). Make it anew with `resque profile`."
         ) from error
@@ -778,28 +792,32 @@ def _spread(array: np.ndarray, places: Sequence[int], n: int) -> np.ndarray:
 
 def _profile_of(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> ClassProfile:
     signature = Signature.from_dict(json.loads(metadata["signature"]))
-    classes, groups, width = len(signature.class_names), signature.groups, signature.width
+    labelled = json.loads(metadata["labelled"])
+    classes = (len(signature.class_names),)
+    cells = (*classes, signature.groups)
     shapes = {
-        "counts": (classes, groups),
-        "sums": (classes, groups, width),
-        "squares": (classes, groups),
+        "by_label": (cells, (*cells, signature.width), cells),
+        "by_prediction": (cells, (*cells, signature.width), cells),
+        "outputs": (*(classes for _ in _PER_CLASS), (2, CONFIDENCE_BINS)),
     }
     read: dict[str, Any] = dict.fromkeys(_PARTS)
     for part in _PARTS:
         if f"{part}.counts" not in tensors:
             continue
-        arrays = [tensors[f"{part}.{name}"] for name in _ARRAYS[part]]
-        if part == "outputs":
-            names = dict(zip(_ARRAYS[part], arrays, strict=True))
-            read[part] = OutputStatistics(labelled=json.loads(metadata["labelled"]), **names)
-            continue
-        for name, array in zip(_SUMS, arrays, strict=True):
-            if array.shape != shapes[name] or not np.isfinite(array).all():
+        arrays = {}
+        for key, shape in zip(_ARRAYS[part], shapes[part], strict=True):
+            array = tensors[f"{part}.{key}"]
+            if array.shape != shape or not np.isfinite(array).all():
                 raise TypeError(
-                    f"{part}.{name} has shape {array.shape} or values that are not finite; "
-                    f"expected {shapes[name]}"
+                    f"{part}.{key} has shape {array.shape} or values that are not finite; "
+                    f"expected {shape}"
                 )
-        read[part] = ClassSums(*arrays)
+            arrays[key] = array
+        read[part] = (
+            OutputStatistics(labelled=labelled, **arrays)
+            if part == "outputs"
+            else ClassSums(**arrays)
+        )
     if read["by_label"] is None and read["by_prediction"] is None:
         raise KeyError("by_label.counts")
     return ClassProfile(

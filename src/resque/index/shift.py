@@ -16,8 +16,8 @@ from resque.representation.signature import Signature
 
 Labels = Literal["true", "predicted"]
 
-# Fewer groups than this give a jackknife and a sign test too coarse to state.
-FEWEST_GROUPS = 5
+# With fewer groups no p-value could be below 5 %, and the jackknife would be as coarse.
+FEWEST_GROUPS = 6
 # All sign patterns are tried up to this number of groups (2^15 of them), a seeded sample above.
 EXACT_GROUPS = 16
 _PATTERNS = 2**15
@@ -70,8 +70,10 @@ class ShiftIndex:
         value: the index as published: mean over classes of the angle between the sums of both
             sides, in units of pi, 0 to 1. method.md, equation 3.
         floor: what `value` would read with no shift at all at these sample sizes. Equation 4.
-        debiased: the index free of the sample size. Equation 6. None where no class is resolved.
-        lower: lower bound of `debiased` at `confidence_level`; None with fewer than 5 groups.
+        debiased: the index free of the sample size: the angle of the mean cosine over classes,
+            which is above the mean of the angles, and so above `value`, where few classes move
+            much. Equation 6. None where no class is resolved.
+        lower: lower bound of `debiased` at `confidence_level`; None with fewer than 6 groups.
         upper: upper bound likewise. Equation 7.
         confidence_level: of the interval.
         p_value: of the test that no class moved in direction. Equation 8. None as `lower`.
@@ -85,6 +87,14 @@ class ShiftIndex:
         label_cost: what predicted labels cost; None with true labels.
         warnings: what to know before quoting the number.
         signature: what reproduces it and what it may be compared with.
+
+    Example:
+        >>> from resque import profile
+        >>> data = np.random.default_rng(0).normal(1, 1, (200, 8)), np.arange(200) % 2
+        >>> side = profile(None, data)
+        >>> shift = shift_index(side, side)
+        >>> shift.value, sorted(shift.per_class), shift.missing_after
+        (0.0, ['0', '1'], ())
     """
 
     value: float
@@ -248,7 +258,7 @@ def shift_index(
         >>> means = np.array([[3.0, 0, 0, 1], [0, 3.0, 0, 1]])
         >>> old = profile(None, (means[labels] + rng.normal(size=(400, 4)), labels))
         >>> moved = means[labels] + [0, 0, 1, 0] + rng.normal(size=(400, 4))
-        >>> round(shift_index(old, profile(None, (moved, labels))).debiased, 2)
+        >>> round(shift_index(old, profile(None, (moved, labels))).debiased, 1)
         0.1
     """
     level = _checked_level(confidence_level)

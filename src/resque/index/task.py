@@ -68,6 +68,11 @@ class TaskIndex:
             unless they were asked for.
         warnings: what to know before quoting the number.
         signature: what reproduces it and what it may be compared with.
+
+    Example:
+        >>> task = task_index(None, (np.eye(3).repeat(20, axis=0), np.arange(60) // 20))
+        >>> task.value, task.class_counts, task.empty_clusters
+        (0.0, {'0': 20, '1': 20, '2': 20}, ())
     """
 
     value: float

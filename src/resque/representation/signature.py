@@ -39,6 +39,13 @@ class Signature:
         seed: seed of whatever was random; None where nothing was.
         hardware: the device that computed the representations.
         version: version of resque.
+
+    Example:
+        >>> import numpy as np
+        >>> from resque import profile
+        >>> one, other = (profile(None, (np.ones((4, n)), np.arange(4) % 2)) for n in (3, 5))
+        >>> one.signature.differences(other.signature)
+        ['width (3 and 5)']
     """
 
     index: str | None = None

@@ -13,14 +13,18 @@ from resque.errors import InputError, nearest
 
 Pooling = Literal["auto", "mean", "class_token", "flatten", "none"]
 
-# Layers whose three-dimensional output is (batch, channels, length), not (batch, tokens, values).
-_CHANNELS_FIRST_1D = (
-    nn.Conv1d,
-    nn.BatchNorm1d,
-    nn.MaxPool1d,
-    nn.AvgPool1d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveMaxPool1d,
+Layout = Literal["channels_first", "channels_last", "tokens"]
+
+# Layers that put channels before space or time, whatever the rest of the model does.
+_CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.GroupNorm,
 )
 
 
@@ -29,7 +33,7 @@ def pooled(
     pooling: Pooling = "auto",
     *,
     mask: Tensor | None = None,
-    layout: Literal["channels_first", "channels_last", "tokens"] | None = None,
+    layout: Layout | None = None,
 ) -> Tensor:
     """Return one vector per example from the raw output of a layer.
 
@@ -174,7 +178,8 @@ class Tap:
         if not self._ran:
             if self._layer is None:
                 self._layer = self._find_default(output)
-                self._captured = [given for _, given in self._last_weighted]
+                calls = self._called.count(self._layer.removeprefix("input:"))
+                self._captured = [given for _, given in self._last_weighted] * calls
             self._finish_discovery()
         raw = (
             self._output_tensor(output)
@@ -186,7 +191,7 @@ class Tap:
         if self.pooling in ("auto", "mean"):
             # What was done counts, not what was asked for: a mean over nothing is none.
             self.pooling_done = "none" if raw.ndim == 2 else "mean"
-        return raw, pooled(raw, self.pooling, mask=mask, layout=self._layout())
+        return raw, pooled(raw, self.pooling, mask=mask, layout=self._layout(raw))
 
     def weights_digest(self) -> str:
         """Return 16 hex digits of the SHA-256 of all that the layer depends on.
@@ -286,7 +291,11 @@ class Tap:
             name = name.rpartition(".")[0]
 
     def _before_call(self, name: str) -> Any:
-        weighted = any(True for _ in self._modules[name].parameters(recurse=False))
+        module = self._modules[name]
+        # The weights of a parametrised layer (weight norm) belong to a module inside it.
+        weighted = "parametrizations" not in name.split(".") and (
+            hasattr(module, "parametrizations") or any(True for _ in module.parameters(False))
+        )
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._called.append(name)
@@ -354,14 +363,19 @@ class Tap:
             )
         return found
 
-    def _layout(self) -> Literal["channels_first", "channels_last", "tokens"] | None:
-        name = self.layer.removeprefix("input:")
-        if name != "output" and isinstance(self._modules.get(name), _CHANNELS_FIRST_1D):
+    def _layout(self, raw: Tensor) -> Layout | None:
+        module = self._modules.get(self.layer.removeprefix("input:"))
+        if self._layer != "output" and isinstance(module, _CHANNELS_FIRST):
             return "channels_first"
-        # timm says so where maps are (batch, height, width, channels), as in Swin.
-        if getattr(self.model, "output_fmt", None) == "NHWC":
+        if raw.ndim == 3:
+            return "tokens"
+        # Subclasses of LayerNorm exist that normalise maps (channels first), so no isinstance.
+        if isinstance(module, nn.Linear) or type(module) is nn.LayerNorm:
             return "channels_last"
-        return None
+        # Swin's maps are (batch, height, width, channels); timm says so, torchvision does not.
+        says_so = getattr(self.model, "output_fmt", None) == "NHWC"
+        known = type(self.model).__module__ == "torchvision.models.swin_transformer"
+        return "channels_last" if says_so or known else None
 
     def _choices(self) -> str:
         leaves = [name for name in self._modules if name and not [*self._modules[name].children()]]
