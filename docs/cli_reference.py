@@ -33,9 +33,9 @@ def page() -> str:
         for parameter in command.params:
             positional = parameter.param_type_name == "argument"
             names = parameter.name.upper() if positional else ", ".join(parameter.opts)
-            needed = parameter.required
             default = parameter.default
-            shown = "needed" if needed else "" if default is None or default is False else f"`{default}`"
+            has_default = default is not None and default is not False
+            shown = "needed" if parameter.required else f"`{default}`" if has_default else ""
             meaning = (parameter.help or "").replace("|", "\\|")
             parts.append(f"| `{names}` | {meaning} | {shown} |")
         parts.append("")

@@ -252,9 +252,7 @@ def lloyd(
     ]
 
     def assigned() -> list[int]:
-        return [
-            min(range(len(names)), key=lambda k: sum((z - centres[k]) ** 2)) for z in values
-        ]
+        return [min(range(len(names)), key=lambda k: sum((z - centres[k]) ** 2)) for z in values]
 
     first = clusters = assigned()
     for _ in range(300):

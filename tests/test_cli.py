@@ -1,4 +1,4 @@
-"""The command line on small inputs: what it prints where, and that it gives the library's numbers."""
+"""The command line on small inputs: the numbers of the library, and what is printed where."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ class Pictures:
         """The representations that `MeanColour` gives, and the labels."""
         return self.images.mean((1, 2)) / 255, self.labels
 
-    def saved(
-        self, folder: Path, names: Sequence[str] | None = CLASSES, mode: str = "RGB"
-    ) -> Path:
+    def saved(self, folder: Path, names: Sequence[str] | None = CLASSES, mode: str = "RGB") -> Path:
         """Write one image per file, into a subfolder per class if classes have names."""
         for place, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
             home = folder / names[label] if names else folder
@@ -138,7 +136,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run_quietly(*arguments: object) -> str:
         status = main([str(word) for word in arguments])
         captured = capsys.readouterr()
-        assert (0, "") == (status, captured.err)
+        assert (status, captured.err) == (0, "")
         return captured.out
 
     return run_quietly
@@ -179,10 +177,10 @@ def test_shift_of_folders_gives_the_numbers_of_the_library(
     ]
     assert_same_index(resque.shift_index(*sides).to_dict(), found)
     assert set() == SHIFT_KEYS - set(found)
-    assert "RESQUE_dist" == found["index"]
-    assert (3, 36, 36) == (found["classes"], found["examples_before"], found["examples_after"])
+    assert found["index"] == "RESQUE_dist"
+    assert (found["classes"], found["examples_before"], found["examples_after"]) == (3, 36, 36)
     assert set(CLASSES) == set(found["per_class"])
-    assert [] == found["warnings"]
+    assert found["warnings"] == []
 
 
 def test_shift_signature_says_how_the_numbers_came_about(
@@ -222,9 +220,9 @@ def test_table_may_bring_names_and_ids(answer: Answer, tmp_path: Path, old: Pict
     ids = np.array([f"scene {place // 2}" for place in range(len(labels))])
     path = saved_table(tmp_path / "t.npz", *old.table, class_names=np.array(CLASSES), ids=ids)
     expected = resque.profile(None, (representations, labels), class_names=CLASSES, ids=ids)
-    assert 0 == main(["profile", str(path), "-o", "t.safetensors"])
+    assert main(["profile", str(path), "-o", "t.safetensors"]) == 0
     saved = resque.load_profile("t.safetensors")
-    assert CLASSES == saved.class_names
+    assert saved.class_names == CLASSES
     assert expected.by_label is not None
     assert saved.by_label is not None
     assert expected.by_label.counts.tolist() == saved.by_label.counts.tolist()
@@ -260,7 +258,7 @@ def test_new_data_take_over_the_groups_of_a_profile(
 ) -> None:
     """Against a profile of 8 groups, new data are grouped into 8 as well."""
     printed("profile", tables[0], "--groups", "8", "-o", "b.safetensors")
-    assert 8 == answer("shift", "b.safetensors", tables[1])["signature"]["groups"]
+    assert answer("shift", "b.safetensors", tables[1])["signature"]["groups"] == 8
 
 
 def test_new_folder_may_lack_classes_of_the_old(
@@ -271,7 +269,7 @@ def test_new_folder_may_lack_classes_of_the_old(
         file.unlink()
     (folders[1] / "leaf").rmdir()
     found = answer("shift", *folders, *MODEL)
-    assert ["leaf"] == found["missing_after"]
+    assert found["missing_after"] == ["leaf"]
     assert {"apple", "sky"} == set(found["per_class"])
     assert any("'leaf'" in text for text in found["warnings"])
 
@@ -279,7 +277,7 @@ def test_new_folder_may_lack_classes_of_the_old(
 def test_confidence_level_sets_the_interval(answer: Answer, tables: tuple[Path, Path]) -> None:
     """A higher level gives a wider interval around the same value."""
     narrow, wide = (answer("shift", *tables, "--confidence-level", x) for x in (0.5, 0.99))
-    assert (0.5, 0.99) == (narrow["confidence_level"], wide["confidence_level"])
+    assert (narrow["confidence_level"], wide["confidence_level"]) == (0.5, 0.99)
     assert wide["lower"] < narrow["lower"] < narrow["upper"] < wide["upper"]
     assert narrow["debiased"] == wide["debiased"]
 
@@ -294,8 +292,8 @@ def test_predicted_labels_equal_true_ones_of_a_model_that_is_right(
     expected = answer("shift", *folders, *MODEL)
     found = answer("shift", *folders, *MODEL, "--labels", "predicted")
     assert_same_index(expected, found)
-    assert "predicted" == found["labels"]
-    assert (0.0, 1.0) == (found["label_cost"]["offset"], found["label_cost"]["accuracy_before"])
+    assert found["labels"] == "predicted"
+    assert (found["label_cost"]["offset"], found["label_cost"]["accuracy_before"]) == (0.0, 1.0)
     assert any("predicted labels" in text for text in found["warnings"])
 
 
@@ -308,8 +306,8 @@ def test_flat_folder_without_labels_is_new_data(
     found = answer("shift", folders[0], flat, *MODEL, "--labels", "predicted")
     # Names of files in a flat folder differ, and with them the groups; the raw value has none.
     assert expected["per_class"] == pytest.approx(found["per_class"], abs=SINGLE_PRECISION)
-    assert 36 == found["examples_after"]
-    assert 1.0 == found["label_cost"]["accuracy_before"]
+    assert found["examples_after"] == 36
+    assert found["label_cost"]["accuracy_before"] == 1.0
 
 
 def test_both_sides_may_lack_labels(
@@ -360,7 +358,7 @@ def test_splits_of_an_archive_are_two_sides(
 
 def test_one_split_serves_both_sides(answer: Answer, archive: Path) -> None:
     """--split alone chooses the split of both sides."""
-    assert 0.0 == answer("shift", archive, archive, *MODEL, "--split", "test")["value"]
+    assert answer("shift", archive, archive, *MODEL, "--split", "test")["value"] == 0.0
 
 
 def test_archive_of_one_set_needs_no_split(
@@ -377,12 +375,10 @@ def test_channels_turn_grey_images_into_colour(
     answer: Answer, tmp_path: Path, old: Pictures, new: Pictures
 ) -> None:
     """With --channels 3, grey images go through a colour model, all channels alike."""
-    sides = [
-        one.saved(tmp_path / name, mode="L") for one, name in ((old, "old"), (new, "new"))
-    ]
+    sides = [one.saved(tmp_path / name, mode="L") for one, name in ((old, "old"), (new, "new"))]
     found = answer("shift", *sides, *MODEL, "--channels", "3")
     # Equal channels have one direction whatever their brightness: nothing can move.
-    assert 0.0 == pytest.approx(found["value"], abs=SINGLE_PRECISION)
+    assert pytest.approx(found["value"], abs=SINGLE_PRECISION) == 0.0
     assert "3 channels" in found["signature"]["preprocessing"]
 
 
@@ -396,7 +392,7 @@ def test_channels_turn_colour_images_into_grey(
 
     zoo.grey = grey
     found = answer("shift", *folders, "--model", "zoo:grey", "--image-size", "8", "--channels", "1")
-    assert 64 == found["signature"]["width"]
+    assert found["signature"]["width"] == 64
 
 
 def test_images_are_resized_and_normalised_as_told(
@@ -423,7 +419,7 @@ def test_unreadable_images_are_counted(
     (folders[1] / "leaf" / "012.png").write_bytes(b"not an image")
     (folders[1] / "sky" / "024.png").write_bytes(b"")
     found = answer("shift", *folders, *MODEL, "--skip-unreadable")
-    assert 34 == found["examples_after"]
+    assert found["examples_after"] == 34
     assert any("2 of 36 images" in text for text in found["warnings"])
 
 
@@ -442,18 +438,18 @@ def test_profile_as_json_tells_counts_and_outputs(
 ) -> None:
     """`resque profile --json` gives examples per class and what the model says of them."""
     found = answer("profile", folders[0], *MODEL, "-o", "before.safetensors")
-    assert 36 == found["examples"]
+    assert found["examples"] == 36
     assert dict.fromkeys(CLASSES, 12) == found["per_class"]
     assert found["labelled"] is True
-    assert 1.0 == found["outputs"]["accuracy"]
+    assert found["outputs"]["accuracy"] == 1.0
     assert found == resque.load_profile("before.safetensors").to_dict()
 
 
 def test_profile_says_where_it_went(printed: Printed, folders: tuple[Path, Path]) -> None:
     """Without --json the summary ends with the name of the file."""
     lines = printed("profile", folders[0], *MODEL, "-o", "before.safetensors").splitlines()
-    assert "profile of 36 examples in 3 classes" == lines[0]
-    assert "written to before.safetensors" == lines[-1]
+    assert lines[0] == "profile of 36 examples in 3 classes"
+    assert lines[-1] == "written to before.safetensors"
 
 
 def test_profile_replaces_an_older_one_with_ordinary_permissions(
@@ -476,9 +472,9 @@ def test_task_of_separated_classes_is_zero(answer: Answer, folders: tuple[Path, 
     """`resque task` of images gives the promised keys, and 0 where the classes are apart."""
     found = answer("task", folders[0], *MODEL)
     assert set() == TASK_KEYS - set(found)
-    assert "RESQUE_task" == found["index"]
-    assert (0.0, 1.0) == (found["value"], found["nearest_class_mean_accuracy"])
-    assert (3, 36) == (found["classes"], found["examples"])
+    assert found["index"] == "RESQUE_task"
+    assert (found["value"], found["nearest_class_mean_accuracy"]) == (0.0, 1.0)
+    assert (found["classes"], found["examples"]) == (3, 36)
 
 
 def test_task_of_a_table_gives_the_numbers_of_the_library(answer: Answer, tmp_path: Path) -> None:
@@ -498,9 +494,9 @@ def test_task_may_extend_an_old_one(
     plums = pictures(seed=3).saved(tmp_path / "plums", names=("apple", "leaf", "plum"))
     found = answer("task", plums, *MODEL, "--extending", folders[0])
     assert sorted(CLASSES) == found["known_classes"]
-    assert {"apple": 24, "leaf": 24, "plum": 12, "sky": 12} == found["class_counts"]
+    assert found["class_counts"] == {"apple": 24, "leaf": 24, "plum": 12, "sky": 12}
     assert {"plum", "sky"} == {found["mixtures"][0][key] for key in ("class", "mixed_with")}
-    assert 0.1 < found["value"]  # plums are as blue as the sky
+    assert found["value"] > 0.1  # plums are as blue as the sky
 
 
 def test_task_gives_the_published_variants(answer: Answer, folders: tuple[Path, Path]) -> None:
@@ -515,7 +511,7 @@ def test_task_gives_the_published_variants(answer: Answer, folders: tuple[Path, 
 def test_task_may_start_elsewhere(answer: Answer, tables: tuple[Path, Path]) -> None:
     """--start and --seed reach the k-means, and the signature says so."""
     found = answer("task", tables[0], "--start", "k-means++", "--seed", "5")
-    assert ("k-means++", 5) == (found["start"], found["signature"]["seed"])
+    assert (found["start"], found["signature"]["seed"]) == ("k-means++", 5)
 
 
 # --- what goes where ---------------------------------------------------------------------------
@@ -532,37 +528,37 @@ def test_factory_that_prints_does_not_spoil_the_result(
 
     zoo.chatty = chatty
     options = ("--model", "zoo:chatty", "--image-size", "8", "--json")
-    assert 0 == main(["shift", *map(str, folders), *options])
+    assert main(["shift", *map(str, folders), *options]) == 0
     captured = capsys.readouterr()
-    assert SHIFT_KEYS <= set(json.loads(captured.out))
-    assert "loading weights ...\n" == captured.err
+    assert set(json.loads(captured.out)) >= SHIFT_KEYS
+    assert captured.err == "loading weights ...\n"
 
 
-@pytest.mark.parametrize("moment", ["imported", "run"])
+HOME_MADE = """
+from torch import nn
+{when_imported}
+
+class Network(nn.Sequential):
+    def forward(self, x):
+        {when_run}
+        return super().forward(x)
+
+def network():
+    return Network(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+"""
+
+
+@pytest.mark.parametrize("moment", ["when_imported", "when_run"])
 def test_user_module_that_prints_does_not_spoil_the_result(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, folders: tuple[Path, Path], moment: str
 ) -> None:
     """Nor does a user's module that prints while it is imported, or while the model runs."""
-    told = {"imported": "", "run": "        "}[moment]
-    (tmp_path / f"chatty_{moment}.py").write_text(
-        "from torch import nn\n"
-        "class Chatty(nn.Sequential):\n"
-        "    def forward(self, x):\n"
-        f"{told}print('hello')\n"
-        "        return super().forward(x)\n"
-        "def network():\n"
-        "    return Chatty(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))\n"
-        if moment == "run"
-        else "from torch import nn\n"
-        "print('hello')\n"
-        "def network():\n"
-        "    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))\n",
-        encoding="utf-8",
-    )
+    moments = {"when_imported": "pass", "when_run": "pass"} | {moment: "print('hello')"}
+    (tmp_path / f"chatty_{moment}.py").write_text(HOME_MADE.format(**moments), encoding="utf-8")
     options = ("--model", f"chatty_{moment}:network", "--image-size", "8", "--json")
-    assert 0 == main(["shift", *map(str, folders), *options])
+    assert main(["shift", *map(str, folders), *options]) == 0
     captured = capsys.readouterr()
-    assert SHIFT_KEYS <= set(json.loads(captured.out))
+    assert set(json.loads(captured.out)) >= SHIFT_KEYS
     assert {"hello"} == set(captured.err.splitlines())
 
 
@@ -573,12 +569,12 @@ def test_warnings_go_to_stderr(
 ) -> None:
     """A warning of the library is one line on stderr, and stdout stays the result."""
     monkeypatch.setattr("resque.index.profile.LARGE_BYTES", 100)
-    assert 0 == main(["shift", *map(str, tables), "--json"])
+    assert main(["shift", *map(str, tables), "--json"]) == 0
     captured = capsys.readouterr()
-    assert SHIFT_KEYS <= set(json.loads(captured.out))
+    assert set(json.loads(captured.out)) >= SHIFT_KEYS
     lines = captured.err.splitlines()
     # Each side warns, before it allocates.
-    assert 2 == len(lines)
+    assert len(lines) == 2
     for line in lines:
         assert line.startswith("resque: warning: The profile takes ")
         assert "3 classes x 16 groups x 3 values" in line
@@ -592,15 +588,13 @@ def test_progress_goes_to_stderr(
     """On a terminal the progress bar is on stderr, and stdout stays the result."""
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes both streams for terminals
     monkeypatch.setenv("TERM", "xterm")
-    assert 0 == main(["shift", *map(str, folders), *MODEL, "--json"])
+    assert main(["shift", *map(str, folders), *MODEL, "--json"]) == 0
     captured = capsys.readouterr()
-    assert SHIFT_KEYS <= set(json.loads(captured.out))
+    assert set(json.loads(captured.out)) >= SHIFT_KEYS
     assert "36/36" in captured.err
 
 
-def test_table_of_many_classes_shows_the_largest_shares(
-    printed: Printed, tmp_path: Path
-) -> None:
+def test_table_of_many_classes_shows_the_largest_shares(printed: Printed, tmp_path: Path) -> None:
     """Of 25 classes the 20 with the largest shares are shown, and the others are counted."""
     rng = np.random.default_rng(4)
     labels = np.arange(250) % 25
@@ -611,8 +605,8 @@ def test_table_of_many_classes_shows_the_largest_shares(
         saved_table(tmp_path / name, values, labels)
     out = printed("shift", "b.npz", "a.npz")
     rows = [line.split() for line in out.partition("\nclass ")[2].splitlines()[1:]]
-    assert 20 + 1 == len(rows)
-    assert ["and", "5", "more", "classes"] == rows[-1][:4]
+    assert len(rows) == 20 + 1
+    assert rows[-1][:4] == ["and", "5", "more", "classes"]
     shares = [int(row[-1].rstrip("%")) for row in rows[:-1]]
     assert sorted(shares, reverse=True) == shares
     assert out.startswith("RESQUE_dist ")
@@ -634,7 +628,7 @@ def test_result_on_no_terminal_is_not_cut_nor_coloured(
     monkeypatch.setenv("COLUMNS", "40")
     out = printed("shift", *tables)
     signatures = [line for line in out.splitlines() if line.startswith("index:RESQUE_dist|")]
-    assert 1 == len(signatures)
+    assert len(signatures) == 1
     assert signatures[0].endswith(f"|resque:{version('resque')}")
     assert "\x1b" not in out
 
@@ -688,14 +682,10 @@ def test_factory_is_found_in_the_current_folder(
     answer: Answer, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """A module next to the data can be named without installing it."""
-    (tmp_path / "home_made_zoo.py").write_text(
-        "from torch import nn\n"
-        "def network():\n"
-        "    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))\n",
-        encoding="utf-8",
-    )
-    found = answer("shift", *folders, "--model", "home_made_zoo:network", "--image-size", "8")
-    assert "network" == found["signature"]["model"]
+    text = HOME_MADE.format(when_imported="pass", when_run="pass")
+    (tmp_path / "home_made.py").write_text(text, encoding="utf-8")
+    found = answer("shift", *folders, "--model", "home_made:network", "--image-size", "8")
+    assert found["signature"]["model"] == "network"
 
 
 def test_autocast_is_signed(answer: Answer, folders: tuple[Path, Path]) -> None:
@@ -723,7 +713,7 @@ def test_doctor_tells_versions_and_devices(answer: Answer, printed: Printed) -> 
     found = answer("doctor")
     assert version("torch") == found["versions"]["torch"]
     assert version("resque") == found["versions"]["resque"]
-    assert "cpu" == found["devices"][0]["device"]
+    assert found["devices"][0]["device"] == "cpu"
     lines = [line.split() for line in printed("doctor").splitlines()]
     assert ["torch", version("torch")] in lines
 
@@ -739,30 +729,26 @@ def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_demo")
-def test_demo_prints_tables_and_writes_a_figure(
-    printed: Printed, tmp_path: Path
-) -> None:
+def test_demo_prints_tables_and_writes_a_figure(printed: Printed, tmp_path: Path) -> None:
     """`resque demo` shows both indices, and says where its figure went."""
     out = printed("demo", "-o", "digits.png")
     assert "gaussian noise" in out
     assert "RESQUE_task of the digits 5 to 9" in out
     assert f"figure written to {tmp_path / 'digits.png'}" == out.splitlines()[-1]
     with Image.open(tmp_path / "digits.png") as figure:
-        assert "PNG" == figure.format
+        assert figure.format == "PNG"
 
 
 @pytest.mark.usefixtures("short_demo")
-def test_demo_as_json_is_nothing_else(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_demo_as_json_is_nothing_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """With --json the numbers are on stdout, and the place of the figure on stderr."""
-    assert 0 == main(["demo", "--json"])
+    assert main(["demo", "--json"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert {"accuracy", "shifts", "task", "task_known"} == set(found)
-    assert ["gaussian noise"] * 2 == [one["kind"] for one in found["shifts"]]
-    assert SHIFT_KEYS <= set(found["shifts"][0])
-    assert TASK_KEYS <= set(found["task"])
+    assert [one["kind"] for one in found["shifts"]] == ["gaussian noise"] * 2
+    assert set(found["shifts"][0]) >= SHIFT_KEYS
+    assert set(found["task"]) >= TASK_KEYS
     assert f"figure written to {tmp_path / 'resque-demo.png'}\n" == captured.err
 
 
@@ -785,7 +771,7 @@ def test_examples_in_the_help_are_understood(
         example = text.partition("Example: resque ")[2].partition(" ╭")[0].split()
         assert command == example[0]
         # Help wins over all else once the words before it are understood.
-        assert 0 == main([*example, "--help"]), capsys.readouterr().err
+        assert main([*example, "--help"]) == 0, capsys.readouterr().err
         capsys.readouterr()
 
 
@@ -816,7 +802,7 @@ def fresh_python(tmp_path: Path) -> Iterator[Callable[[str], list[str]]]:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
         )
-        assert (0, "") == (done.returncode, done.stderr)
+        assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
 
     return run_code
@@ -834,7 +820,7 @@ def test_import_and_help_are_quick_and_load_no_torch(
         "assert main(['shift', '--help']) == 0\n"
         "print('torch' in sys.modules, 'numpy' in sys.modules)\n"
     )
-    assert ("False False", "False False") == (lines[0], lines[-1])
+    assert (lines[0], lines[-1]) == ("False False", "False False")
     # Loading torch alone takes seconds on a busy machine; the benchmarks hold the strict bounds.
     assert time.perf_counter() - started < 5
 
@@ -851,8 +837,8 @@ def test_shift_of_two_profiles_loads_no_torch(
         "assert main(['shift', 'b.safetensors', 'a.safetensors', '--json']) == 0\n"
         "print('torch' in sys.modules)\n"
     )
-    assert "False" == lines[-1]
-    assert SHIFT_KEYS <= set(json.loads("\n".join(lines[:-1])))
+    assert lines[-1] == "False"
+    assert set(json.loads("\n".join(lines[:-1]))) >= SHIFT_KEYS
 
 
 def test_reader_of_the_output_may_leave_early(
@@ -873,4 +859,4 @@ def test_reader_of_the_output_may_leave_early(
         assert process.stderr is not None
         process.stdout.close()
         said = process.stderr.read()
-    assert (0, "") == (process.returncode, said)
+    assert (process.returncode, said) == (0, "")

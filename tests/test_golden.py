@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import published_angles, published_index, spatial_mean
 from sklearn.datasets import load_digits
 from torch import nn
 
 import resque
+from reference import published_angles, published_index, spatial_mean
 
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parent / "golden" / "reference_indices.json").read_text(encoding="utf-8")

