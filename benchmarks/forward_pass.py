@@ -19,14 +19,15 @@ DEVICES = ("cpu", "cuda")
 TITLE = "A profile, against the bare forward pass"
 BOUND = 1.05
 CLASSES = tuple(map(str, range(10)))
-MODELS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
-    "EfficientNet-Lite0": (112, efficientnet_lite0),
-    "ResNet-18": (32, partial(random_model, "resnet18", len(CLASSES))),
+# Side of the images in pixels, how to build the model, images on a CPU: seconds of work for each.
+MODELS: dict[str, tuple[int, Callable[[], nn.Module], int]] = {
+    "EfficientNet-Lite0": (112, efficientnet_lite0, 1024),
+    "ResNet-18": (32, partial(random_model, "resnet18", len(CLASSES)), 8192),
 }
-# Images, images per batch, distinct batches. A GPU is given batches that fill it, and as many
-# images as CIFAR-10 has for training: 2,000 would take it a tenth of a second.
-SIZES = {"cpu": (2048, 64, 8), "cuda": (50_176, 512, 4)}
-QUICK_SIZES = {"cpu": (256, 64, 2), "cuda": (10_240, 512, 4)}
+# A GPU is given batches that fill it, and as many images as CIFAR-10 has for training.
+GPU_IMAGES = 50_176
+BATCH_SIZES = {"cpu": 64, "cuda": 1024}
+DISTINCT_BATCHES = 4
 
 ABOUT = """\
 Seconds of `resque.profile(model, batches)`, divided by the seconds of calling the same model on
@@ -55,14 +56,15 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
 
 
 def _cell(name: str, device: torch.device, quick: bool) -> dict[str, Any]:
-    pixels, build = MODELS[name]
-    images, size, distinct = (QUICK_SIZES if quick else SIZES)[device.type]
+    pixels, build, images = MODELS[name]
+    size = BATCH_SIZES[device.type]
+    images = (GPU_IMAGES if device.type == "cuda" else images) // (4 if quick else 1)
     model = build().to(device)
     generator = torch.Generator().manual_seed(SEED)
     labels = torch.arange(size) % len(CLASSES)
     kept = [
         (torch.randn(size, 3, pixels, pixels, generator=generator).to(device), labels)
-        for _ in range(distinct)
+        for _ in range(DISTINCT_BATCHES)
     ]
     batches = list(islice(cycle(kept), images // size))
 
@@ -82,7 +84,7 @@ def _cell(name: str, device: torch.device, quick: bool) -> dict[str, Any]:
     timing = paired(profile, bare, pairs=2 if quick else 5, model=model, device=device)
     return {
         "model": f"{name}, {pixels} px",
-        "images": images,
+        "images": len(batches) * size,
         "batch_size": size,
         "by_prediction": profile(two).by_prediction is not None,
         "once_s": statistics.median(

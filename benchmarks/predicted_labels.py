@@ -30,7 +30,7 @@ The last column is what predicted labels really cost at this level. There is no 
 """
 COLUMNS = (
     "level",
-    "model calls",
+    "model calls, new side",
     "images: old / new",
     "accuracy: old / new",
     "mean confidence on the new",

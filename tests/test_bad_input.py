@@ -700,7 +700,9 @@ def test_weights_in_place_of_a_profile(refused: Refused) -> None:
 
     save_file(Network().state_dict(), "w.safetensors")
     table("t.npz")
-    assert "'w.safetensors' is no profile" in refused("shift", "w.safetensors", "t.npz")
+    message = refused("shift", "w.safetensors", "t.npz")
+    assert message.startswith("'w.safetensors' is no profile")
+    assert "damaged" not in message
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5])
@@ -924,8 +926,8 @@ def test_misspelt_path_of_the_second_side(refused: Refused, images: Path) -> Non
         (("--groups", "1"), ["groups must be 2 to 64", "1"]),
         (("--groups", "65"), ["groups must be 2 to 64", "65"]),
         (("--groups", "many"), ["--groups", "'many'"]),
-        (("--batch-size", "0"), ["--batch-size", "1", "got 0"]),
-        (("--workers", "-1"), ["--workers", "got -1"]),
+        (("--batch-size", "0"), ["--batch-size", "0"]),
+        (("--workers", "-1"), ["--workers", "-1"]),
         (("--confidence-level", "90"), ["confidence", "above 0 and below 1", "90"]),
         (("--confidence-level", "0"), ["confidence", "above 0 and below 1", "0"]),
         (("--confidence-level", "high"), ["--confidence-level", "'high'"]),

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 import resque
 from resque.cli import main, run
+from resque.experiments import digits
 
 COMMANDS = ("profile", "shift", "task", "doctor", "demo")
 # What other programs may rely on, for every release.
@@ -724,8 +726,8 @@ def test_doctor_tells_versions_and_devices(answer: Answer, printed: Printed) -> 
 @pytest.fixture
 def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demonstration with one epoch and two levels of one kind; the whole takes a minute."""
-    monkeypatch.setattr("resque.experiments.digits.EPOCHS", 1)
-    monkeypatch.setattr("resque.experiments.digits.LEVELS", {"gaussian noise": (0.0, 0.4)})
+    short = partial(digits.digits_demo, epochs=1, levels={"gaussian noise": (0.0, 0.4)})
+    monkeypatch.setattr(digits, "digits_demo", short)
 
 
 @pytest.mark.usefixtures("short_demo")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from scipy import ndimage, stats
 from torch import Tensor
 
 import resque
-from resque.experiments import digits
 from resque.experiments.digits import LEVELS, DigitsDemo, digits_demo
 from resque.experiments.shifts import gaussian_blur, gaussian_noise, salt_and_pepper
 
@@ -234,7 +234,7 @@ def test_demo_index_grows_with_the_strength(demo: DigitsDemo) -> None:
     """Raw and debiased value rise with the level of each kind, while the accuracy falls."""
     for kind in LEVELS:
         rows = [shift for shift in demo.shifts if shift.kind == kind]
-        for weaker, stronger in zip(rows, rows[1:], strict=False):
+        for weaker, stronger in pairwise(rows):
             assert weaker.index.value < stronger.index.value
             assert (weaker.index.debiased or 0) < (stronger.index.debiased or 0)
             assert weaker.accuracy > stronger.accuracy
@@ -277,30 +277,27 @@ def test_demo_is_plain_json(demo: DigitsDemo) -> None:
     assert found["task"]["value"] == demo.task.value
 
 
-def test_demo_gives_the_same_numbers_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_gives_the_same_numbers_again() -> None:
     """Neither the random state nor the number of threads changes a digit of the result."""
-    monkeypatch.setattr(digits, "EPOCHS", 1)  # the whole takes a minute
-    monkeypatch.setattr(
-        digits, "LEVELS", {kind: (0.0, levels[2]) for kind, levels in LEVELS.items()}
-    )
+    levels = {kind: (0.0, strengths[2]) for kind, strengths in LEVELS.items()}
     threads = torch.get_num_threads()
     found = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        torch.set_num_threads(seed)
-        state = torch.get_rng_state()
-        found.append(digits_demo().to_dict())
-        assert torch.equal(state, torch.get_rng_state())
-        assert torch.get_num_threads() == seed
-    torch.set_num_threads(threads)
+    try:
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            torch.set_num_threads(seed)
+            state = torch.get_rng_state()
+            found.append(digits_demo(epochs=1, levels=levels).to_dict())
+            assert torch.equal(state, torch.get_rng_state())
+            assert torch.get_num_threads() == seed
+    finally:
+        torch.set_num_threads(threads)
     assert found[0] == found[1]
 
 
-def test_demo_reports_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_reports_its_steps() -> None:
     """Before each step a sentence says what is being done."""
-    monkeypatch.setattr(digits, "EPOCHS", 1)
-    monkeypatch.setattr(digits, "LEVELS", {"gaussian noise": (0.1,)})
     said: list[str] = []
-    digits_demo(said.append)
+    digits_demo(said.append, epochs=1, levels={"gaussian noise": (0.0,)})
     assert len(said) == 3
     assert "gaussian noise" in said[1]

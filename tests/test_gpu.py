@@ -113,16 +113,25 @@ def test_the_example_that_is_not_finite_is_named_on_a_gpu_too(
             compute(network, (inputs, labels), batch_size=8)
 
 
+@pytest.fixture
+def _one_gigabyte() -> Iterator[None]:
+    """Let this process have so much of the GPU's memory and no more."""
+    torch.cuda.empty_cache()
+    _, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction(1e9 / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.usefixtures("_one_gigabyte")
 def test_a_batch_that_does_not_fit_into_memory_says_what_to_do(network: nn.Module) -> None:
     """Smaller batches do the same pass."""
-    free, _ = torch.cuda.mem_get_info()
     network.cuda()
-    # The first convolution alone gives 16 values of 4 bytes per pixel: twice what is free.
-    side = 1024
-    n = 2 * free // (16 * 4 * side * side) + 1
-    images = torch.zeros(1, 3, side, side).expand(n, 3, side, side)
+    # 0.25 GB of images, of which the first convolution makes 1.3 GB.
+    images, labels = torch.zeros(20, 3, 1024, 1024), torch.arange(20) % 5
     with pytest.raises(InputError, match="--batch-size"):
-        resque.profile(network, [(images, torch.zeros(n, dtype=torch.long))])
+        resque.profile(network, (images, labels), batch_size=20)
+    assert resque.profile(network, (images, labels), batch_size=2).examples == 20
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

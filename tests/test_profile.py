@@ -307,6 +307,26 @@ def test_classes_of_some_parts_only() -> None:
     )
 
 
+def test_the_same_classes_in_another_order(mlp: nn.Module, labelled: Any) -> None:
+    """Parts that number the same classes differently add up by name, their outputs too."""
+    inputs, labels = labelled
+    one = resque.profile(mlp, (inputs, labels), class_names=["a", "b", "c"])
+    # The head of this model is that of the other one, with its rows in the order of these names.
+    turned = copy.deepcopy(mlp)
+    with torch.no_grad():
+        for parameter in turned[2].parameters():
+            parameter.copy_(parameter[[2, 0, 1]])
+    new_number = np.array([1, 2, 0])
+    two = resque.profile(turned, (inputs, new_number[labels]), class_names=["c", "a", "b"])
+    total = one + two
+    assert total.class_names == ("a", "b", "c")
+    for part in ("by_label", "by_prediction"):
+        np.testing.assert_array_equal(2 * getattr(one, part).counts, getattr(total, part).counts)
+    np.testing.assert_allclose(total.by_label.sums, 2 * one.by_label.sums, rtol=1e-12)
+    np.testing.assert_array_equal(2 * one.outputs.correct, total.outputs.correct)
+    np.testing.assert_allclose(total.outputs.loss, 2 * one.outputs.loss, rtol=1e-5)  # float32
+
+
 def test_outputs_survive_only_where_all_parts_have_them(mlp: nn.Module, labelled: Any) -> None:
     """What the model's output says of a part is not passed off as said of the whole."""
     inputs, labels = labelled

@@ -1,4 +1,4 @@
-"""Files that are either written whole or not at all."""
+"""Files that are there, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from resque.errors import InputError
+from resque.errors import InputError, nearest
+
+
+def existing(path: Path | str) -> Path:
+    """Return a path at which there is something.
+
+    Raises:
+        InputError: there is nothing; with the nearest names that are there.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise InputError(f"There is nothing at {str(path)!r}.{nearest(path.name, siblings)}")
+
+
+def checked_output(path: Path | str) -> None:
+    """Raise InputError if a file cannot be written for a plain reason, before long work begins."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; expected the name of a file to write.")
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
 
 
 @contextmanager
@@ -21,8 +43,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         InputError: the file cannot be written, and why.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder; expected the name of a file to write.")
+    checked_output(path)
     try:
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
+from typer.exceptions import TyperException
 
 from resque.cli.demo import demo
 from resque.cli.doctor import doctor
@@ -26,7 +27,6 @@ BAD_INPUT, INTERRUPTED = 2, 130
 app = typer.Typer(
     name="resque",
     help="What a model update would cost, before anything is retrained.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,26 +41,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `resque`; by default those of this process.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # No command may reach a network; libraries that would ask a model hub are told so.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("always", ResqueWarning)
         warnings.showwarning = _show_warning
         try:
-            app(args=None if arguments is None else list(arguments), prog_name="resque")
-        except SystemExit as end:
-            return _status(end.code)
-        except KeyboardInterrupt:
-            _say("interrupted; nothing was written")
-            return INTERRUPTED
+            status = app(args=words, prog_name="resque", standalone_mode=False)
+            # What is still held back would otherwise fail where nobody can catch it.
+            sys.stdout.flush()
+        except SystemExit:
+            # Typer leaves when the reader of stdout has gone, as `head` does; that is its right.
+            return 0
         except BrokenPipeError:
-            # The reader of stdout has gone, as `head` does; that is its right.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (ResqueError, OSError) as error:
             _say(f"error: {error}")
             return BAD_INPUT
-    return 0
+        except TyperException as error:
+            said = " ".join(error.format_message().split())
+            _say(f"error: {said}{_hint(error)}")
+            return BAD_INPUT
+    if status == INTERRUPTED:
+        _say("interrupted; nothing was written")
+    return status if isinstance(status, int) else 0
 
 
 def run() -> None:
@@ -68,10 +74,9 @@ def run() -> None:
     raise SystemExit(main())
 
 
-def _status(code: object) -> int:
-    if code is None:
-        return 0
-    return code if isinstance(code, int) else 1
+def _hint(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" See `{context.command_path} --help`." if context is not None else ""
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **_: Any) -> None:

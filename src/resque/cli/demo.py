@@ -20,9 +20,10 @@ def demo(
 
     Example: resque demo -o demo.svg
     """
-    options.checked_output(output)
+    from resque.reporting.figures import checked_figure, save_shift_curves
+
+    checked_figure(output)
     from resque.experiments.digits import digits_demo
-    from resque.reporting.figures import save_shift_curves
     from resque.reporting.terminal import demo_view
 
     found = digits_demo(options.say_step)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -158,10 +159,19 @@ def names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
-def checked_output(path: Path | None) -> None:
-    """Raise InputError if a file to be written has no folder, before long work begins."""
-    if path is not None and not path.parent.is_dir():
-        raise InputError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
+@contextmanager
+def results_only() -> Iterator[None]:
+    """Keep what a user's model or module prints off stdout, which is for results."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def not_an_input(output: Path, *inputs: Path | str | None) -> None:
+    """Raise InputError if a file to be written is one of those that are read."""
+    for given in inputs:
+        if given is not None and Path(given).exists() and output.exists():
+            if output.samefile(given):
+                raise InputError(f"{str(output)!r} is read by this command; write to another file.")
 
 
 def say_step(step: str) -> None:

@@ -41,25 +41,30 @@ def profile(
     """
     from rich.text import Text
 
-    from resque.index.profile import profile_at
+    from resque.files import checked_output
+    from resque.index.profile import checked_groups, checked_suffix, profile_at
 
-    options.checked_output(output)
+    checked_output(output)
+    checked_suffix(output)
+    checked_groups(groups)
+    options.not_an_input(output, data, weights)
     choice = options.ModelChoice(
         model=model, weights=weights, layer=layer, pooling=pooling, device=device, seed=seed,
         autocast=autocast, image_size=image_size, mean=mean, std=std, channels=channels,
     )  # fmt: skip
-    loaded, prepare = choice.load()
-    made = profile_at(
-        data,
-        loaded,
-        prepare=prepare,
-        split=split,
-        class_names=options.names(classes),
-        skip_unreadable=skip_unreadable,
-        workers=workers,
-        batch_size=batch_size,
-        groups=groups,
-        **choice.reading(),
-    )
+    with options.results_only():
+        loaded, prepare = choice.load()
+        made = profile_at(
+            data,
+            loaded,
+            prepare=prepare,
+            split=split,
+            class_names=options.names(classes),
+            skip_unreadable=skip_unreadable,
+            workers=workers,
+            batch_size=batch_size,
+            groups=groups,
+            **choice.reading(),
+        )
     made.save(output)
     options.print_result(made, lambda one: Text(f"{one}\nwritten to {output}"), as_json=as_json)

@@ -47,15 +47,21 @@ def shift(
 
     Example: resque shift old/ new/ --model timm:resnet18 --weights mine.pt
     """
-    from resque.index.profile import ClassProfile, profile_at
-    from resque.index.shift import Labels, shift_index
+    from resque.files import existing
+    from resque.index.profile import ClassProfile, checked_groups, profile_at
+    from resque.index.shift import Labels, checked_labels, checked_level, shift_index
     from resque.reporting.terminal import shift_view
+
+    for path in (before, after):
+        existing(path)
+    checked_level(confidence_level)
+    checked_labels(labels)
+    checked_groups(groups)
 
     choice = options.ModelChoice(
         model=model, weights=weights, layer=layer, pooling=pooling, device=device, seed=seed,
         autocast=autocast, image_size=image_size, mean=mean, std=std, channels=channels,
     )  # fmt: skip
-    loaded, prepare = choice.load()
 
     def side(path: Path, which: str | None, like: ClassProfile | None) -> ClassProfile:
         return profile_at(
@@ -73,7 +79,9 @@ def shift(
             **choice.reading(),
         )
 
-    old = side(before, split, None)
-    new = side(after, split_after or split, old)
+    with options.results_only():
+        loaded, prepare = choice.load()
+        old = side(before, split, None)
+        new = side(after, split_after or split, old)
     found = shift_index(old, new, labels=cast("Labels", labels), confidence_level=confidence_level)
     options.print_result(found, shift_view, as_json=as_json)

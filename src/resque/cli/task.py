@@ -50,27 +50,33 @@ def task(
 
     Example: resque task new/ --model timm:resnet18 --weights mine.pt
     """
-    from resque.index.task import Start, task_at
+    from resque.files import existing
+    from resque.index.task import Start, checked_start, task_at
     from resque.reporting.terminal import task_view
+
+    for path in (data, extending or data):
+        existing(path)
+    checked_start(start)
 
     choice = options.ModelChoice(
         model=model, weights=weights, layer=layer, pooling=pooling, device=device, seed=seed,
         autocast=autocast, image_size=image_size, mean=mean, std=std, channels=channels,
     )  # fmt: skip
-    loaded, prepare = choice.load()
-    found = task_at(
-        data,
-        loaded,
-        extending=extending,
-        prepare=prepare,
-        split=split,
-        class_names=options.names(classes),
-        skip_unreadable=skip_unreadable,
-        workers=workers,
-        batch_size=batch_size,
-        start=cast("Start", start),
-        seed=seed,
-        variants=variants,
-        **choice.reading(),
-    )
+    with options.results_only():
+        loaded, prepare = choice.load()
+        found = task_at(
+            data,
+            loaded,
+            extending=extending,
+            prepare=prepare,
+            split=split,
+            class_names=options.names(classes),
+            skip_unreadable=skip_unreadable,
+            workers=workers,
+            batch_size=batch_size,
+            start=cast("Start", start),
+            seed=seed,
+            variants=variants,
+            **choice.reading(),
+        )
     options.print_result(found, task_view, as_json=as_json)

@@ -30,7 +30,7 @@ def gaussian_noise(images: Tensor, sigma: float, *, generator: torch.Generator) 
         >>> bool((noisy >= 0).all())
         True
     """
-    if sigma < 0:
+    if not 0 <= sigma < math.inf:
         raise InputError(f"sigma must be 0 or more; got {sigma}.")
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return (images + sigma * noise).clamp(0, 1)
@@ -76,7 +76,7 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
         >>> torch.allclose(gaussian_blur(ones, 1.0), ones)
         True
     """
-    if sigma < 0:
+    if not 0 <= sigma < math.inf:
         raise InputError(f"sigma must be 0 or more; got {sigma}.")
     reach = min(math.ceil(3 * sigma), min(images.shape[-2:]) - 1)
     if reach == 0:

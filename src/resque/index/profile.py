@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resque.errors import InputError, NotComparableError, ResqueWarning
-from resque.files import written_whole
+from resque.files import existing, written_whole
 from resque.representation.signature import Signature
 
 if TYPE_CHECKING:
@@ -222,6 +222,7 @@ class ClassProfile:
 
         if self.signature is None:
             raise InputError("An empty profile has nothing to save.")
+        checked_suffix(path)
         tensors = {
             f"{part}.{name}": np.ascontiguousarray(getattr(value, name))
             for part in _PARTS
@@ -341,8 +342,7 @@ def profile(
     from resque.representation.sources import as_source
     from resque.representation.stream import Stream
 
-    if not _FEWEST_GROUPS <= groups <= _MOST_GROUPS:
-        raise InputError(f"groups must be {_FEWEST_GROUPS} to {_MOST_GROUPS}; got {groups}.")
+    checked_groups(groups)
     source = as_source(data, class_names=class_names, ids=ids, batch_size=batch_size)
     stream = Stream(
         model,
@@ -378,9 +378,7 @@ def load_profile(path: Path | str) -> ClassProfile:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no profile at {str(path)!r}.")
+    path = existing(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -472,6 +470,20 @@ def profile_at(
     )
 
 
+def checked_groups(groups: int) -> None:
+    """Raise InputError unless this can be a number of groups."""
+    if not _FEWEST_GROUPS <= groups <= _MOST_GROUPS:
+        raise InputError(f"groups must be {_FEWEST_GROUPS} to {_MOST_GROUPS}; got {groups}.")
+
+
+def checked_suffix(path: Path | str) -> None:
+    """Raise InputError unless a file's name says that it holds a profile."""
+    if Path(path).suffix != ".safetensors":
+        raise InputError(
+            f"A profile is known by the end of its name, .safetensors; got {str(path)!r}."
+        )
+
+
 def groups_of(ids: np.ndarray, groups: int) -> np.ndarray:
     """Return the group (n,) of each example, from a hash of its id.
 
@@ -521,7 +533,7 @@ class _Pass:
         self.by_label: _Sums | None = None
         self.by_prediction: _Sums | None = None
         self.outputs: dict[str, Tensor] = {}
-        self.unchecked: list[tuple[int, Tensor]] = []
+        self.unchecked: list[tuple[int, np.ndarray, Tensor]] = []
 
     def add(self, batch: Batch) -> None:
         import torch
@@ -542,7 +554,7 @@ class _Pass:
         finite = torch.isfinite(squares)
         if logits is not None:
             finite &= torch.isfinite(logits).all(1).to(finite.device)
-        self._check_finite(batch.start, finite)
+        self._check_finite(batch, finite)
         group = torch.from_numpy(groups_of(batch.ids, self.groups)).to(values.device)
         rows = None
         if batch.labels is not None and self.by_label is not None:
@@ -631,13 +643,10 @@ class _Pass:
         """Return the row (batch,) of each label."""
         import torch
 
+        from resque.representation.labels import named_or_raise
+
         if self.names is not None:
-            if len(labels) and int(labels.max()) >= len(self.names):
-                place = int((labels >= len(self.names)).nonzero()[0])
-                raise InputError(
-                    f"Label {int(labels[place])} of example {start + place} has no name: there "
-                    f"are {len(self.names)} class names, for labels 0 to {len(self.names) - 1}."
-                )
+            named_or_raise(labels, self.names, start)
             return labels
         for label in torch.unique(labels).tolist():
             self.seen.setdefault(label, len(self.seen))
@@ -665,18 +674,19 @@ class _Pass:
         told["histogram"].index_add_(0, right * CONFIDENCE_BINS + bins, torch.ones_like(bins))
         return predicted
 
-    def _check_finite(self, start: int, finite: Tensor) -> None:
+    def _check_finite(self, batch: Batch, finite: Tensor) -> None:
         # Looking at a value on a GPU waits for it, so that is done now and then only.
-        self.unchecked.append((start, finite))
+        self.unchecked.append((batch.start, batch.ids, finite))
         if finite.device.type == "cpu" or len(self.unchecked) >= 16:
             self._settle()
 
     def _settle(self) -> None:
         from resque.representation.stream import not_finite
 
-        for start, finite in self.unchecked:
+        for start, ids, finite in self.unchecked:
             if not bool(finite.all()):
-                raise not_finite(start + int((~finite).nonzero()[0]))
+                place = int((~finite).nonzero()[0])
+                raise not_finite(start + place, ids[place])
         self.unchecked.clear()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -261,7 +261,7 @@ def shift_index(
         >>> round(shift_index(old, profile(None, (moved, labels))).debiased, 1)
         0.1
     """
-    level = _checked_level(confidence_level)
+    level = checked_level(confidence_level)
     sums_before, sums_after = _sums(before, after, labels)
     names, missing_before, missing_after = _matched(before, after, sums_before, sums_after)
     shared = _checked_common(common, names)
@@ -560,10 +560,17 @@ def _active_groups(rows: Sequence[_ClassPair]) -> np.ndarray:
     return np.asarray((counts > 0).all(axis=0))
 
 
-def _checked_level(level: float) -> float:
+def checked_level(level: float) -> float:
+    """Return a confidence level, or raise InputError unless it is above 0 and below 1."""
     if not 0 < level < 1:
         raise InputError(f"confidence_level must be above 0 and below 1; got {level}.")
     return float(level)
+
+
+def checked_labels(labels: str) -> None:
+    """Raise InputError unless labels are "true" or "predicted"."""
+    if labels not in get_args(Labels):
+        raise InputError(f"labels must be 'true' or 'predicted'; got {labels!r}.")
 
 
 def _checked_common(common: Mapping[str, int] | None, names: Sequence[str]) -> Mapping[str, int]:
@@ -580,12 +587,11 @@ def _sums(before: ClassProfile, after: ClassProfile, labels: str) -> tuple[Class
         raise InputError("An empty profile cannot be compared; profile some data first.")
     before.signature.require_comparable(after.signature)
     if before.signature.groups != after.signature.groups:
-        raise InputError(
+        raise NotComparableError(
             f"The profiles have {before.signature.groups} and {after.signature.groups} groups; "
             "make both with the same number."
         )
-    if labels not in ("true", "predicted"):
-        raise InputError(f"labels must be 'true' or 'predicted'; got {labels!r}.")
+    checked_labels(labels)
     sides = []
     for profile, side in ((before, "old"), (after, "new")):
         found = profile.by_label if labels == "true" else profile.by_prediction

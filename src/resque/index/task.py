@@ -202,8 +202,7 @@ def task_index(
     """
     from resque.representation.sources import as_source
 
-    if start not in get_args(Start):
-        raise InputError(f"start must be one of {', '.join(get_args(Start))}; got {start!r}.")
+    checked_start(start)
     options = {
         "layer": layer,
         "pooling": pooling,
@@ -262,6 +261,12 @@ def task_index(
             seed=seed if start == "k-means++" or variants else None,
         ),
     )
+
+
+def checked_start(start: str) -> None:
+    """Raise InputError unless a k-means can start there."""
+    if start not in get_args(Start):
+        raise InputError(f"start must be one of {', '.join(get_args(Start))}; got {start!r}.")
 
 
 def task_at(
@@ -358,6 +363,7 @@ def _collected(
 ) -> _Part:
     import torch
 
+    from resque.representation.labels import named_or_raise
     from resque.representation.stream import Stream, not_finite
 
     stream = Stream(model, source, **options)
@@ -370,7 +376,7 @@ def _collected(
         array = batch.representations.to("cpu", wide).numpy()
         bad = ~np.isfinite(array).all(axis=1)
         if bad.any():
-            raise not_finite(batch.start + int(bad.argmax()))
+            raise not_finite(batch.start + int(bad.argmax()), batch.ids[bad.argmax()])
         values.append(array)
         labels.append(batch.labels.numpy())
         if flatten:
@@ -380,12 +386,8 @@ def _collected(
     if names is None:
         seen, numbers = np.unique(numbers, return_inverse=True)
         names = tuple(map(str, seen.tolist()))
-    elif numbers.max() >= len(names):
-        place = int((numbers >= len(names)).argmax())
-        raise InputError(
-            f"Label {int(numbers[place])} of example {place} has no name: there are {len(names)} "
-            f"class names, for labels 0 to {len(names) - 1}."
-        )
+    else:
+        named_or_raise(torch.from_numpy(numbers), names)
     together = np.concatenate(values)
     return _Part(
         values=together,
@@ -443,7 +445,10 @@ def _class_means(values: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
 
 def _nearest(values: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Return the place (examples,) of the mean nearest to each example."""
-    # |z - m|^2 without the |z|^2 that all means share.
+    # |z - m|^2 without the |z|^2 that all means share; and from the middle of the means, because
+    # what all have in common would drown their differences in rounding.
+    middle = means.mean(0)
+    values, means = values - middle, means - middle
     return np.asarray(((means**2).sum(1) - 2 * values @ means.T).argmin(1))
 
 

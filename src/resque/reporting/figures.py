@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resque.errors import missing_extra
-from resque.files import written_whole
+from resque.errors import InputError, missing_extra
+from resque.files import checked_output, written_whole
 
 if TYPE_CHECKING:
     from resque.index.shift import ShiftIndex
 
 # Okabe and Ito, "Color Universal Design", 2008; each line has its own marker as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+FORMATS = (".png", ".svg", ".pdf")
 
 
 def save_shift_curves(
@@ -39,11 +40,10 @@ def save_shift_curves(
         MissingExtraError: matplotlib is not installed.
         InputError: the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra("matplotlib", "report") from error
+    checked_figure(path)
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * len(curves), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -69,10 +69,26 @@ def save_shift_curves(
     panels[0].set_ylabel("RESQUE_dist (units of π)")
     panels[0].legend(fontsize="small")
     figure.suptitle(title)
-    with written_whole(path) as temporary:
-        # No date inside, so that the same numbers give the same file.
-        undated = {"Software": None} if temporary.suffix == ".png" else {"Date": None}
-        figure.savefig(temporary, dpi=150, metadata=undated)
+    # No date and no random names inside, so that the same numbers give the same file.
+    undated = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with written_whole(path) as temporary, rc_context({"svg.hashsalt": "resque"}):
+        figure.savefig(temporary, dpi=150, metadata=undated[temporary.suffix])
+
+
+def checked_figure(path: Path | str) -> None:
+    """Raise, before long work begins, if a figure could not be drawn to this path.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        InputError: the path is no file that can be written, or its suffix is no known format.
+    """
+    if find_spec("matplotlib") is None:
+        raise missing_extra("matplotlib", "report")
+    checked_output(path)
+    if Path(path).suffix not in FORMATS:
+        raise InputError(
+            f"The end of a figure's name says its format, {', '.join(FORMATS)}; got {str(path)!r}."
+        )
 
 
 def _level(shifts: Sequence[ShiftIndex]) -> str:

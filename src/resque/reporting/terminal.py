@@ -49,7 +49,7 @@ def shift_view(shift: ShiftIndex) -> RenderableType:
     for name in list(shares)[:_MOST_ROWS]:
         row = shift.classes[name]
         table.add_row(
-            name,
+            Text(name),
             str(row.examples_before),
             str(row.examples_after),
             f"{row.value:.4f}",
@@ -71,7 +71,7 @@ def task_view(task: TaskIndex) -> RenderableType:
     for heading in ("class", "in the cluster of", "share of the class"):
         table.add_column(heading, justify="right" if heading.startswith("share") else "left")
     for mixture in task.mixtures[:10]:
-        table.add_row(mixture.class_name, mixture.mixed_with, f"{mixture.share:.0%}")
+        table.add_row(Text(mixture.class_name), Text(mixture.mixed_with), f"{mixture.share:.0%}")
     return Group(Text(str(task)), Text(), table)
 
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -96,10 +95,12 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
             code when read.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; expected a weight file.")
     if not path.is_file():
-        siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(
-            f"There is no weight file {str(path)!r}.{nearest(str(path), siblings)} Expected a "
+            f"There is no weight file {str(path)!r}.{nearest(path.name, siblings)} Expected a "
             "file, 'cached' or 'random'."
         )
     if path.suffix == ".safetensors":
@@ -118,8 +119,8 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
             "them could run code, so it was refused and nothing was executed. Save the weights "
             "alone: torch.save(model.state_dict(), FILE), or as .safetensors."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "cut off"
+    except Exception as error:  # broken bytes lead the reader anywhere
+        reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
         raise InputError(
             f"The weight file {str(path)!r} cannot be read ({reason}). Save it anew."
         ) from error
@@ -165,8 +166,12 @@ def _from_timm(
         import timm
     except ModuleNotFoundError as error:
         raise missing_extra("timm", "vision") from error
-    if not timm.is_model(name.partition(".")[0]):
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
         raise InputError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
+    known = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in known:
+        raise InputError(f"timm has no weights {name!r}.{nearest(name, known)}")
 
     def build(**options: Any) -> nn.Module:
         made: nn.Module = _seeded(
@@ -224,6 +229,8 @@ def _from_torchvision(
         state = load_weights(file)
     # These two warn unless told whether to use an initialisation that takes a minute.
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    if weights == "cached" and options:
+        options["transform_input"] = True  # as the published weights of these two want it
     model = build(**options)
     if state is not None:
         model = _with_classes(model, lambda **more: build(**options, **more), state)
@@ -247,12 +254,14 @@ def _from_factory(module_name: str, name: str, spec: str, seed: int) -> LoadedMo
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    if module_name.startswith("."):
+        raise InputError(f"The module of {spec!r} is relative; give its whole name.")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+    except Exception as error:  # a user's module can fail in any way
         raise InputError(
-            f"The module {module_name!r} of {spec!r} cannot be imported ({error}). It is looked "
-            f"for in the installed packages and in {here!r}."
+            f"The module {module_name!r} of {spec!r} cannot be imported "
+            f"({_in_words(error)}). It is looked for in the installed packages and in {here!r}."
         ) from error
     factory = getattr(module, name, None)
     if not callable(factory):
@@ -263,9 +272,15 @@ def _from_factory(module_name: str, name: str, spec: str, seed: int) -> LoadedMo
             else f"{spec!r} is a {type(factory).__name__}; expected a function that returns a "
             "torch.nn.Module."
         )
-    # Stdout is for results; some factories print.
-    with redirect_stdout(sys.stderr):
+    try:
         made = _seeded(seed, factory)
+    except InputError:
+        raise
+    except Exception as error:  # and so can a user's factory
+        raise InputError(
+            f"The factory {spec!r} failed ({_in_words(error)}). It is called without arguments "
+            "and returns a torch.nn.Module."
+        ) from error
     model, preprocessing = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module) or not (preprocessing is None or callable(preprocessing)):
         raise InputError(
@@ -279,13 +294,17 @@ def _with_classes(
     model: nn.Module, build: Callable[..., nn.Module], state: Mapping[str, Tensor]
 ) -> nn.Module:
     """Return the model with as many classes as the weights have; they say it, nobody guesses."""
-    heads = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
-    for name in reversed(heads):
+    heads = [
+        (name, module.weight)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+    ]
+    for name, own in reversed(heads):
         weight = state.get(f"{name}.weight")
-        if weight is not None and weight.ndim == 2:
-            head = model.get_submodule(name)
-            same = weight.shape[0] == head.out_features
-            return model if same else build(num_classes=weight.shape[0])
+        if weight is not None and weight.shape[1:] == own.shape[1:]:
+            same = len(weight) == len(own)
+            return model if same else build(num_classes=len(weight))
     return model
 
 
@@ -311,10 +330,16 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             "name, or a checkpoint with them under 'state_dict'."
         )
     state = {str(key): value for key, value in content.items()}
-    for prefix in ("_orig_mod.", "module."):
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    # Wrappers of torch.compile and data parallelism can lie in each other in any order.
+    while prefix := next(
+        (p for p in ("_orig_mod.", "module.") if all(key.startswith(p) for key in state)), ""
+    ):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().rstrip(":").splitlines()[0]
 
 
 def _checked_device(name: str) -> torch.device:
@@ -323,7 +348,7 @@ def _checked_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise InputError(
             f"The device {name!r} cannot be used here; `resque doctor` lists what can."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,8 +48,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.image_size is not None and min(self.image_size) < 1:
             raise InputError(f"image_size must be 1 pixel or more; got {self.image_size}.")
-        if any(value <= 0 for value in self.std):
+        if not all(0 < value < math.inf for value in self.std):
             raise InputError(f"std must be above 0; got {self.std}.")
+        if not all(math.isfinite(value) for value in self.mean):
+            raise InputError(f"mean must be finite; got {self.mean}.")
         if len(self.mean) != len(self.std):
             raise InputError(
                 f"mean and std need as many values as each other; got {self.mean} and {self.std}."
@@ -65,12 +68,21 @@ class Preprocessing:
         from PIL.Image import fromarray
 
         if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8:
+                raise InputError(
+                    f"An image must be bytes (uint8, 0 to 255); got an array of {image.dtype}."
+                )
             image = fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+        if image.mode.startswith(("I", "F")):
+            raise InputError(
+                f"An image has more than 8 bits per value (mode {image.mode!r}), and how to bring "
+                "it to 8 bits is not known; convert it first."
+            )
         if self.channels is not None:
             image = image.convert("L" if self.channels == 1 else "RGB")
         elif image.mode not in ("L", "RGB"):
-            # Palettes, alpha and 1-bit images have no pixels to average; 16 bits stay grey.
-            image = image.convert("L" if image.mode in ("1", "I;16", "LA") else "RGB")
+            # Palettes, alpha and 1-bit images have no pixels to average.
+            image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
         image = self._resized(image)
         pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
         if pixels.ndim == 2:
@@ -116,7 +128,7 @@ class Preprocessing:
 
 
 def _short(values: tuple[float, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values)
+    return ",".join(f"{value:.10g}" for value in values)
 
 
 def chosen_preprocessing(
@@ -159,13 +171,19 @@ def chosen_preprocessing(
     )
 
 
-def preprocessing_of_timm(config: Mapping[str, Any]) -> Preprocessing:
+def preprocessing_of_timm(config: Mapping[str, Any]) -> Preprocessing | None:
     """Return the evaluation preprocessing that a timm model's configuration asks for.
 
     Args:
         config: the model's `pretrained_cfg`.
+
+    Returns:
+        The preprocessing; None for the few models that do not crop a square from the centre,
+        whose preprocessing the user names.
     """
     _, height, width = config.get("input_size", (3, 224, 224))
+    if height != width or config.get("crop_mode") not in (None, "", "center"):
+        return None
     crop = float(config.get("crop_pct") or 1.0)
     interpolation = str(config.get("interpolation", "bicubic"))
     return Preprocessing(

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from resque.errors import InputError, nearest
+from resque.files import existing
+from resque.representation.labels import checked_labels
 
 if TYPE_CHECKING:
     from resque.representation.models import LoadedModel
@@ -162,10 +171,7 @@ def source_at(
     Raises:
         InputError: nothing there, or nothing in there that can be used.
     """
-    path = Path(path)
-    if not path.exists():
-        known = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"There is nothing at {str(path)!r}.{nearest(str(path), known)}")
+    path = existing(path)
     names = _checked_names(class_names)
     loader: DataLoader[Any]
     if path.is_dir():
@@ -179,6 +185,11 @@ def source_at(
             notes=folder.notes,
             notes_after=folder.unreadable_note,
         )
+    if path.suffix == ".safetensors":
+        raise InputError(
+            f"{str(path)!r} is a profile or weights; expected the data themselves: a folder of "
+            "images by class, a .npz of images, or a .npz table of representations."
+        )
     if path.suffix != ".npz":
         raise InputError(
             f"{str(path)!r} is no folder and no .npz file; expected a folder of images by class, "
@@ -189,7 +200,10 @@ def source_at(
 
 def classes_at(path: Path) -> tuple[str, ...]:
     """Return the classes that a folder's subfolders name, in their order; () elsewhere."""
-    return tuple(sorted(p.name for p in path.iterdir() if p.is_dir())) if path.is_dir() else ()
+    if not path.is_dir():
+        return ()
+    # Names that begin with a dot are of tools (.git, .ipynb_checkpoints), not of classes.
+    return tuple(sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != "."))
 
 
 def model_for(path: Path | str, loaded: LoadedModel | None) -> LoadedModel | None:
@@ -198,9 +212,13 @@ def model_for(path: Path | str, loaded: LoadedModel | None) -> LoadedModel | Non
     Raises:
         InputError: there are images and no model.
     """
+    path = existing(path)
     if is_table(path):
         return None
-    if loaded is None and Path(path).exists():
+    if loaded is None and (path.is_dir() or path.suffix == ".npz"):
+        if path.suffix == ".npz":
+            with _opened(path) as archive:
+                _wanted(archive.files, path, None, any_split=True)
         raise InputError(
             f"{str(path)!r} holds no representations; name the model that gives them (--model)."
         )
@@ -393,7 +411,7 @@ def _npz_source(
             "expected bytes (uint8) of shape (N, height, width) or (N, height, width, channels)."
         )
     if labels is not None:
-        labels = _checked_label_array(labels, len(images))
+        labels = checked_labels(labels, len(images)).numpy()
     dataset = _Images(images, labels, _required(preprocessing, path))
     return Source(
         batches=DataLoader(dataset, batch_size=batch_size),
@@ -404,7 +422,9 @@ def _npz_source(
     )
 
 
-def _wanted(files: list[str], path: Path, split: str | None) -> dict[str, str]:
+def _wanted(
+    files: list[str], path: Path, split: str | None, *, any_split: bool = False
+) -> dict[str, str]:
     """Return what to read under which name: representations or images, labels, ids."""
     if "representations" in files:
         wanted = {"representations": "representations", "labels": "labels", "ids": "ids"}
@@ -421,7 +441,7 @@ def _wanted(files: list[str], path: Path, split: str | None) -> dict[str, str]:
             "'labels')."
         )
     named = [name for name in splits if name]
-    if split is None and len(splits) > 1:
+    if split is None and len(splits) > 1 and not any_split:
         raise InputError(
             f"{str(path)!r} has the splits {', '.join(named)}; say which one (--split {named[0]})."
         )
@@ -437,6 +457,11 @@ def _wanted(files: list[str], path: Path, split: str | None) -> dict[str, str]:
 
 
 def _opened(path: Path) -> Any:
+    # Anything else under this name would be taken by numpy for a bare array or for a pickle.
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{str(path)!r} is no readable .npz file, or it is cut off. Write it with numpy.savez."
+        )
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -467,14 +492,19 @@ def _required(preprocessing: Any, path: Path) -> Any:
 
 
 def _tensor(array: Any) -> torch.Tensor:
-    if isinstance(array, torch.Tensor):
-        return array
-    array = np.asarray(array)
-    if array.dtype == object:
-        raise InputError(
-            "An array of Python objects cannot be used; expected numbers, one row per example."
-        )
-    return torch.as_tensor(array)
+    if not isinstance(array, torch.Tensor):
+        array = np.asarray(array)
+        if array.dtype.kind not in "biufc":
+            raise InputError(
+                f"An array of {array.dtype} cannot be used; expected numbers, one row per example."
+            )
+        # Arrays that may not be written to, or run backwards, cannot be shared with torch.
+        shared = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+        array = torch.from_numpy(array if shared else array.copy())
+    tensor: torch.Tensor = array
+    if tensor.ndim == 0:
+        raise InputError("Data must have one row per example; got a single number.")
+    return tensor
 
 
 def _pair(data: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
@@ -485,26 +515,7 @@ def _pair(data: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
     inputs = _tensor(data[0])
     if len(data) == 1 or data[1] is None:
         return (inputs,)
-    return inputs, torch.as_tensor(_checked_label_array(data[1], len(inputs)))
-
-
-def _checked_label_array(labels: Any, n: int) -> np.ndarray:
-    """Return labels (n,); what they hold is checked batch by batch, as for a loader."""
-    array = (
-        labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    )
-    if array.dtype.kind in "USO":
-        example = str(array.flat[0]) if array.size else ""
-        raise InputError(
-            f"Labels must be integers; got text or objects such as {example!r}. Number the "
-            "classes: names, labels = numpy.unique(texts, return_inverse=True), and pass "
-            "class_names=names."
-        )
-    if array.ndim >= 1 and len(array) != n:
-        raise InputError(
-            f"{len(array)} labels for {n} examples; expected as many labels as examples."
-        )
-    return array
+    return inputs, checked_labels(data[1], len(inputs))
 
 
 def _names_of_labels(labels: np.ndarray) -> tuple[str, ...] | None:
@@ -541,9 +552,11 @@ def _length(sized: Any) -> int | None:
 
 
 def _order_note(loader: DataLoader[Any]) -> tuple[str, ...]:
-    if isinstance(loader.sampler, SequentialSampler) or isinstance(loader.dataset, IterableDataset):
+    if isinstance(loader.dataset, IterableDataset):
         return ()
-    if loader.batch_sampler is None:
+    batches = loader.batch_sampler
+    order = batches.sampler if type(batches) is BatchSampler else batches or loader.sampler
+    if isinstance(order, SequentialSampler):
         return ()
     note = (
         "The loader shuffles, so places in it do not say which example is which: an example that "
@@ -555,12 +568,14 @@ def _order_note(loader: DataLoader[Any]) -> tuple[str, ...]:
 def _checked_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
-    checked = tuple(str(name) for name in names)
+    checked = tuple(str(name).strip() for name in names)
+    if not checked or not all(checked):
+        raise InputError(
+            f"class_names (--classes) must be one name per label; got {', '.join(checked)!r}."
+        )
     twice = sorted({name for name in checked if checked.count(name) > 1})
     if twice:
         raise InputError(f"Class names must differ; {twice[0]!r} is there more than once.")
-    if not checked:
-        raise InputError("class_names is empty; expected one name per label.")
     return checked
 
 

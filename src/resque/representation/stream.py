@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from resque.errors import InputError
+from resque.representation.labels import checked_labels
 from resque.representation.signature import Signature, hardware_name, installed_version
 from resque.representation.sources import IdentifiedBatch, Source
 from resque.representation.tap import Tap, logits_of
@@ -107,6 +109,7 @@ class Stream:
             stack.enter_context(torch.no_grad())
             if self.model is not None and self._tap is not None:
                 stack.enter_context(_undisturbed(self.model))
+                stack.enter_context(_layers_called_one_by_one())
                 stack.enter_context(self._tap)
             advance = stack.enter_context(_progress_bar(self.source.examples, self.progress))
             # Any exception also closes the loader, so that its workers do not outlive the pass.
@@ -118,6 +121,12 @@ class Stream:
         if self.examples == 0:
             raise InputError(
                 "The data hold no examples; expected at least one batch with one example."
+            )
+        ids = self.source.ids
+        if ids is not None and len(ids) != self.examples:
+            raise InputError(
+                f"There are {len(ids)} ids and {self.examples} examples; expected one id per "
+                "example, in the order of the data."
             )
 
     def signature(self, class_names: tuple[str, ...], groups: int | None) -> Signature:
@@ -159,8 +168,15 @@ class Stream:
             mask = named.get("attention_mask")
             raw, representations = self._tap.read(output, mask)
             logits = logits_of(output)
+            given = [v for v in (*positional, *named.values()) if v.ndim]
+            if given and len(given[0]) != len(representations):
+                raise InputError(
+                    f"The layer {self._tap.layer!r} gives {len(representations)} rows for "
+                    f"{len(given[0])} examples; it works on parts of them, or on several "
+                    "together. Choose a layer that gives one row per example."
+                )
         n = len(representations)
-        checked = _checked_labels(labels, n, self.examples)
+        checked = None if labels is None else checked_labels(labels, n, self.examples)
         self._check_width(representations)
         return Batch(
             raw=raw,
@@ -179,7 +195,15 @@ class Stream:
                 return model(*positional, **named)
             with torch.autocast(self._device.type, self.autocast):
                 return model(*positional, **named)
-        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            IndexError,
+            KeyError,
+            AssertionError,
+            NotImplementedError,
+        ) as error:
             raise InputError(_why_not_called(model, positional, named, error)) from error
 
     def _check_width(self, representations: Tensor) -> None:
@@ -201,10 +225,16 @@ class Stream:
         self._dtype = str(representations.dtype).removeprefix("torch.")
 
 
-def not_finite(example: int) -> InputError:
-    """Return the error for a representation that is not finite, naming the example's place."""
+def not_finite(example: int, name: Any = None) -> InputError:
+    """Return the error for a representation that is not finite.
+
+    Args:
+        example: place of the example in the pass.
+        name: its id, told if it is a text, such as the name of a file.
+    """
+    told = f"{example} ({str(name)!r})" if isinstance(name, str) else str(example)
     return InputError(
-        f"The representation or the output of example {example} contains NaN or infinity. Look at "
+        f"The representation or the output of example {told} contains NaN or infinity. Look at "
         "that example and at the model's precision (float16 overflows at 65504; try bfloat16)."
     )
 
@@ -213,8 +243,11 @@ def not_finite(example: int) -> InputError:
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model in eval mode; afterwards its modes and buffers are as they were."""
     modes = {module: module.training for module in model.modules()}
-    # Some models write to their buffers in eval mode too, so these are kept by value.
-    buffers = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
+    # Some models write to their buffers in eval mode too, or make new ones.
+    buffers = [
+        (module, [(k, b, None if b is None else b.clone()) for k, b in module._buffers.items()])
+        for module in model.modules()
+    ]
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.eval()
     try:
@@ -222,16 +255,28 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-        for name, (buffer, value) in buffers.items():
-            # Writing would also count as a change to autograd, so only what differs is put back.
-            if not torch.equal(buffer, value):
-                buffer.copy_(value)
-            parent, _, key = name.rpartition(".")
-            owner = model.get_submodule(parent)
-            if owner._buffers.get(key) is not buffer:
-                owner._buffers[key] = buffer
+        for module, own in buffers:
+            module._buffers.clear()
+            for key, buffer, value in own:
+                # Writing counts as a change to autograd, so only what differs is put back.
+                if buffer is not None and value is not None and not torch.equal(buffer, value):
+                    buffer.copy_(value)
+                module._buffers[key] = buffer
         for parameter, requires_grad in flags.items():
-            parameter.requires_grad_(requires_grad)
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def _layers_called_one_by_one() -> Iterator[None]:
+    # torch's fused transformer layer passes its parts by and packs tokens into another layout
+    # when it sees no hooks, so that a later batch would read differently from the first.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @contextmanager
@@ -257,7 +302,8 @@ def _progress_bar(total: int | None, wanted: bool) -> Iterator[Any]:
     )
 
     console = Console(stderr=True)
-    if not (wanted and console.is_terminal):
+    # rich takes FORCE_COLOR for a terminal; a log file wants no moving bar all the same.
+    if not (wanted and console.is_terminal and sys.stderr.isatty()):
         yield lambda _: None
         return
     columns = (
@@ -334,43 +380,6 @@ def _as_tensor(value: Any) -> Tensor:
 
 def _moved(value: Any, device: torch.device) -> Any:
     return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-
-
-def _checked_labels(labels: Any, n: int, start: int) -> Tensor | None:
-    if labels is None:
-        return None
-    if _is_text(labels) or (isinstance(labels, np.ndarray) and labels.dtype.kind in "US"):
-        raise InputError(
-            f"Labels must be integers; got text such as {str(labels[0])!r}. Number the classes: "
-            "names, labels = numpy.unique(texts, return_inverse=True), and pass "
-            "class_names=names."
-        )
-    checked = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
-    if checked.ndim != 1:
-        raise InputError(
-            f"Labels must be one integer per example, shape ({n},); got shape "
-            f"{tuple(checked.shape)}. Multi-label, regression and detection targets are not "
-            "supported; one-hot labels become integers with labels.argmax(1)."
-        )
-    if checked.is_floating_point() or checked.is_complex() or checked.dtype is torch.bool:
-        raise InputError(
-            f"Labels must be integers; got {str(checked.dtype).removeprefix('torch.')} such as "
-            f"{checked[0].item() if len(checked) else 'none'}. Use labels.long() if these are "
-            "class numbers; regression targets are not supported."
-        )
-    if len(checked) != n:
-        raise InputError(
-            f"{len(checked)} labels for {n} examples in the batch that starts at example "
-            f"{start}; expected as many labels as examples."
-        )
-    checked = checked.detach().cpu().to(torch.int64)
-    if n and int(checked.min()) < 0:
-        place = int((checked < 0).nonzero()[0])
-        raise InputError(
-            f"Labels must be 0 or more; got {int(checked[place])} for example {start + place}. "
-            "Leave out examples that are to be ignored."
-        )
-    return checked
 
 
 def _why_not_called(
