@@ -98,7 +98,7 @@ def _stream(examples: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
     for _ in range(examples // BATCH_SIZE):
         labels = torch.randint(CLASSES, (BATCH_SIZE,), generator=generator)
-        yield torch.randn(BATCH_SIZE, WIDTH, generator=generator), labels
+        yield torch.rand(BATCH_SIZE, WIDTH, generator=generator), labels
 
 
 def main() -> None:

@@ -143,14 +143,15 @@ def _met(cell: dict[str, Any]) -> bool:
 def _summary(results: list[dict[str, Any]]) -> str:
     bounded = [(r, cell) for r in results for cell in r["cells"] if _bound(cell)]
     missed = [(r, cell) for r, cell in bounded if not _met(cell)]
-    text = f"Bounds met: {len(bounded) - len(missed)} of {len(bounded)}."
+    lines = [f"Bounds met: {len(bounded) - len(missed)} of {len(bounded)}."]
+    if missed:
+        lines.append("")
     for result, cell in missed:
-        what = cell.get("model", cell.get("what"))
-        text += (
-            f"\n**Missed**: {BENCHMARKS[result['benchmark']].TITLE}, {what} on "
-            f"{result['signature']['device']}: {cell['reached']:.4g}, bound: {_bound(cell)}."
-        )
-    return text
+        title, what = BENCHMARKS[result["benchmark"]].TITLE, cell.get("model", cell.get("what"))
+        where = f"{what}, on {result['signature']['device']}"
+        reached = f"{cell['reached']:.3g} {cell.get('unit', '')}".strip()
+        lines.append(f"- **missed**: {title} ({where}): {reached}; the bound is {_bound(cell)}")
+    return "\n".join(lines)
 
 
 def _stored() -> list[dict[str, Any]]:

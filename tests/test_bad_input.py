@@ -1063,6 +1063,8 @@ def test_disk_that_is_full(refused: Refused, images: Path, monkeypatch: pytest.M
     """The system's own words for a full disk reach the user."""
 
     def save_half(tensors: Any, path: Path, metadata: Any) -> None:
+        # On the disk of the output, so that the move at the end cannot fail half-way.
+        assert path.resolve().parent == Path.cwd()
         path.write_bytes(b"half a profile")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 

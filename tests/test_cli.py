@@ -407,6 +407,8 @@ def test_images_are_resized_and_normalised_as_told(
     )  # fmt: skip
     saved = resque.load_profile("p.safetensors")
     assert saved.by_label is not None
+    assert saved.signature is not None
+    assert "size 4x6 (bilinear)" in (saved.signature.preprocessing or "")
     means = old.images[old.labels == 1].mean((0, 1, 2)) / 255
     expected = (means - [0.1, 0.2, 0.3]) / [0.5, 0.4, 0.3]
     # The resize averages pixels, so the mean colour moves by the rounding to bytes only.
@@ -589,6 +591,7 @@ def test_progress_goes_to_stderr(
 ) -> None:
     """On a terminal the progress bar is on stderr, and stdout stays the result."""
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes both streams for terminals
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     assert main(["shift", *map(str, folders), *MODEL, "--json"]) == 0
     captured = capsys.readouterr()

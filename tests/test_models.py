@@ -519,16 +519,6 @@ def test_a_factory_returns_a_module_or_a_pair(module: str, factory: str) -> None
         assert loaded.preprocessing is None
 
 
-def test_a_factory_that_talks_does_not_spoil_stdout(
-    module: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Stdout is for results."""
-    load_model(f"{module}:training")
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "a factory may talk" in printed.err
-
-
 def test_a_factory_without_weights_of_its_own_is_seeded(module: str) -> None:
     """The same seed, the same model; torch's generator is left alone."""
     before = torch.get_rng_state()

@@ -82,9 +82,8 @@ def test_timms_rarer_ways_of_cropping_are_reproduced_or_refused(
     config = config.to_dict()
     theirs = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config))
     image = picture(rng, (300, 200))
-    try:
-        ours = preprocessing_of_timm(config)
-    except InputError:
+    ours = preprocessing_of_timm(config)
+    if ours is None:  # then the user has to name one
         return
     assert_same_tensor(theirs(image), ours(image))
 

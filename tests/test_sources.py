@@ -155,11 +155,11 @@ def test_the_batch_size_is_that_asked_for(data: TensorDataset) -> None:
         (3, "got int"),
         (None, "got NoneType"),
         ((np.zeros((3, 2)),) * 3, r"must be \(inputs, labels\); got 3 entries"),
-        (np.array([object()]), "array of Python objects"),
+        (np.array([object()]), "array of object"),
         (np.array(["a", "b"]), "expected numbers"),
         ((np.zeros((3, 2)), np.zeros(2, int)), "2 labels for 3 examples"),
-        ((np.zeros((3, 2)), ["cat", "dog", "cat"]), "got text or objects such as 'cat'"),
-        ((np.zeros((3, 2)), np.array([None, 1, 2])), "got text or objects such as 'None'"),
+        ((np.zeros((3, 2)), ["cat", "dog", "cat"]), "got text such as 'cat'"),
+        ((np.zeros((3, 2)), np.array([None, 1, 2])), "got objects such as a NoneType"),
         ((np.zeros((3, 2)), 1), "labels"),
         (np.array(1.0), "one row per example"),
     ],
@@ -243,7 +243,7 @@ def test_class_names_must_differ_and_be_there(data: TensorDataset) -> None:
     """One name per label."""
     with pytest.raises(InputError, match="'a' is there more than once"):
         as_source(data, class_names=["a", "b", "a"])
-    with pytest.raises(InputError, match="class_names is empty"):
+    with pytest.raises(InputError, match="one name per label; got ''"):
         as_source(data, class_names=[])
 
 

@@ -431,6 +431,44 @@ def test_a_dict_of_tokens_is_pooled_with_its_mask(kind: type[TextEncoder]) -> No
     assert {"attention_mask", "idx"} == model.received or kind is TextEncoder
 
 
+class Bag(nn.Module):
+    """A text classifier of all tokens in one row and where each text begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.EmbeddingBag(50, 8), nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor, offsets: Tensor) -> Tensor:
+        return self.head(self.embedding(tokens, offsets))
+
+
+class TimeFirst(nn.Module):
+    """A recurrent classifier whose inputs are (tokens, batch), as torch has them by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.lstm = nn.Embedding(50, 8), nn.LSTM(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.lstm(self.embedding(tokens))[1][0][0])
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_inputs_need_not_have_one_row_per_example(labels: Tensor, labelled: bool) -> None:
+    """Text often comes as one long row, or with time first; what counts is what comes out."""
+    tokens, offsets = torch.randint(0, 50, (20,)), torch.tensor([0, 5, 12])
+    sequences = torch.randint(0, 50, (7, 3))
+    told = labels[:3] if labelled else None
+    bag, recurrent = Bag(), TimeFirst()
+    (found,) = stream_of(bag, [((tokens, offsets), told)])
+    expected = bag.embedding(tokens, offsets).detach()
+    torch.testing.assert_close(found.representations, expected, rtol=RTOL, atol=ATOL)
+    (found,) = stream_of(recurrent, [(sequences, told)])
+    expected = recurrent.lstm(recurrent.embedding(sequences))[1][0][0].detach()
+    torch.testing.assert_close(found.representations, expected, rtol=RTOL, atol=ATOL)
+
+
 def test_keys_that_do_not_fit_are_named() -> None:
     """Both what the batch has and what forward takes."""
     message = error_of(TextEncoder(), [{"tokens": torch.zeros(2, 3), "mask": torch.ones(2, 3)}])
@@ -632,7 +670,11 @@ def test_a_table_with_a_value_that_is_not_finite_is_refused(inputs: Tensor, labe
 
 @pytest.mark.parametrize(
     "data",
-    [[], [(torch.zeros(0, 6), torch.zeros(0, dtype=torch.long))], (np.zeros((0, 6)), np.zeros(0))],
+    [
+        [],
+        [(torch.zeros(0, 6), torch.zeros(0, dtype=torch.long))],
+        (np.zeros((0, 6)), np.zeros(0, int)),
+    ],
     ids=["no batches", "an empty batch", "empty arrays"],
 )
 def test_empty_data_are_refused(data: Any) -> None:
@@ -703,6 +745,13 @@ def test_a_layer_that_works_on_parts_of_images_is_refused(labelled: bool) -> Non
     layer = "layers.0.blocks.0.attn"
     with pytest.raises(InputError, match=layer):
         resque.profile(model, data, layer=layer)
+
+
+def test_a_model_without_values_is_refused(inputs: Tensor, labels: Tensor) -> None:
+    """On the meta device there are shapes only; buffers as well as parameters."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).to("meta")
+    with pytest.raises(InputError, match="meta device"):
+        resque.profile(model, (inputs, labels))
 
 
 def test_the_model_must_be_a_module(mlp: nn.Module, inputs: Tensor) -> None:

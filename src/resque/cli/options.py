@@ -19,6 +19,30 @@ if TYPE_CHECKING:
 
     from resque.representation.models import LoadedModel
 
+
+def _whole_number(least: int) -> Callable[[str], int]:
+    def parsed(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise typer.BadParameter(
+                f"expected a whole number of {least} or more; got {str(text)!r}."
+            )
+        return number
+
+    return parsed
+
+
+def number(text: str) -> float:
+    """Return the number that an option's text says."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected a number; got {text!r}.") from error
+
+
 _MODEL, _IMAGES, _PASS = "Model", "Images", "Pass"
 
 Model = Annotated[
@@ -49,7 +73,13 @@ Pooling = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL)]
 Seed = Annotated[
-    int, typer.Option(help="Seed of random weights and of k-means++.", rich_help_panel=_MODEL)
+    int,
+    typer.Option(
+        help="Seed of random weights and of k-means++.",
+        parser=_whole_number(0),
+        metavar="INTEGER",
+        rich_help_panel=_MODEL,
+    ),
 ]
 ImageSize = Annotated[
     str | None,
@@ -95,16 +125,34 @@ SkipUnreadable = Annotated[
 ]
 Workers = Annotated[
     int,
-    typer.Option(help="Processes that read the images of a folder.", min=0, rich_help_panel=_PASS),
+    typer.Option(
+        help="Processes that read the images of a folder.",
+        parser=_whole_number(0),
+        metavar="INTEGER",
+        rich_help_panel=_PASS,
+    ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Examples per batch.", min=1, rich_help_panel=_PASS)]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        help="Examples per batch.",
+        parser=_whole_number(1),
+        metavar="INTEGER",
+        rich_help_panel=_PASS,
+    ),
+]
 Autocast = Annotated[
     str | None,
     typer.Option(help="bfloat16 or float16: run the model under autocast.", rich_help_panel=_PASS),
 ]
 Groups = Annotated[
     int,
-    typer.Option(help="Groups for the interval and the test, 2 to 64.", rich_help_panel=_PASS),
+    typer.Option(
+        help="Groups for the interval and the test, 2 to 64.",
+        parser=_whole_number(0),
+        metavar="INTEGER",
+        rich_help_panel=_PASS,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -169,9 +217,9 @@ def results_only() -> Iterator[None]:
 def not_an_input(output: Path, *inputs: Path | str | None) -> None:
     """Raise InputError if a file to be written is one of those that are read."""
     for given in inputs:
-        if given is not None and Path(given).exists() and output.exists():
-            if output.samefile(given):
-                raise InputError(f"{str(output)!r} is read by this command; write to another file.")
+        there = given is not None and Path(given).exists() and output.exists()
+        if there and output.samefile(str(given)):
+            raise InputError(f"{str(output)!r} is read by this command; write to another file.")
 
 
 def say_step(step: str) -> None:

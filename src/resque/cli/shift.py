@@ -25,7 +25,10 @@ def shift(
         str,
         typer.Option(help="true, or predicted: the model's own predictions, on both sides."),
     ] = "true",
-    confidence_level: Annotated[float, typer.Option(help="Of the interval, 0 to 1.")] = 0.9,
+    confidence_level: Annotated[
+        float,
+        typer.Option(help="Of the interval, 0 to 1.", parser=options.number, metavar="NUMBER"),
+    ] = 0.9,
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resque.errors import InputError, NotComparableError, ResqueWarning
-from resque.files import existing, written_whole
+from resque.files import checked_output, existing, written_whole
 from resque.representation.signature import Signature
 
 if TYPE_CHECKING:
@@ -222,6 +222,7 @@ class ClassProfile:
 
         if self.signature is None:
             raise InputError("An empty profile has nothing to save.")
+        checked_output(path)
         checked_suffix(path)
         tensors = {
             f"{part}.{name}": np.ascontiguousarray(getattr(value, name))
@@ -379,6 +380,8 @@ def load_profile(path: Path | str) -> ClassProfile:
     from safetensors import SafetensorError, safe_open
 
     path = existing(path)
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; expected a profile (.safetensors).")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -390,6 +393,8 @@ def load_profile(path: Path | str) -> ClassProfile:
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         return _profile_of(tensors, metadata)
+    except InputError:
+        raise
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"The profile {str(path)!r} is damaged ({error}). Make it anew with `resque profile`."

@@ -664,6 +664,10 @@ def _warnings(
                 f"{len(missing)} classes are on the {side} side only and not in the index: "
                 f"{_few(missing)}."
             )
+    everywhere = dict.fromkeys((*before.class_names, *after.class_names))
+    nowhere = [n for n in everywhere if n not in (*names, *missing_before, *missing_after)]
+    if nowhere:
+        found.append(f"{len(nowhere)} classes have no examples on either side: {_few(nowhere)}.")
     if len(names) == 1:
         found.append(f"One class only, {names[0]!r}: the index is a single angle.")
     if unresolved:

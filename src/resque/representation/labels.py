@@ -11,13 +11,13 @@ from torch import Tensor
 from resque.errors import InputError
 
 
-def checked_labels(labels: Any, n: int, start: int = 0) -> Tensor:
+def checked_labels(labels: Any, n: int, start: int | None = None) -> Tensor:
     """Return labels (examples,) as int64 on the CPU, or raise an error that says what came.
 
     Args:
         labels: one integer per example, as a tensor, an array or a list.
         n: number of examples.
-        start: place of the first of them in the data, for the message.
+        start: place of the first of them in the data, where they are one batch of many.
 
     Raises:
         InputError: text, floats, booleans, more than one value per example, a negative label,
@@ -34,22 +34,25 @@ def checked_labels(labels: Any, n: int, start: int = 0) -> Tensor:
             f"{tuple(checked.shape)}. Multi-label, regression and detection targets are not "
             "supported; one-hot labels become integers with labels.argmax(1)."
         )
+    if n == len(checked) == 0:  # an empty list has no type of its own
+        return torch.empty(0, dtype=torch.int64)
     if checked.is_floating_point() or checked.is_complex() or checked.dtype is torch.bool:
         raise InputError(
             f"Labels must be integers; got {str(checked.dtype).removeprefix('torch.')} such as "
-            f"{checked[0].item() if len(checked) else 'none'}. Use labels.long() if these are "
+            f"{checked[0].item()}. Use labels.long() if these are "
             "class numbers; regression targets are not supported."
         )
     if len(checked) != n:
-        where = f" in the batch that starts at example {start}" if start else ""
+        where = f" in the batch that starts at example {start}" if start is not None else ""
         raise InputError(
             f"{len(checked)} labels for {n} examples{where}; expected as many labels as examples."
         )
     checked = checked.to(torch.int64)
     if n and int(checked.min()) < 0:
         place = int((checked < 0).nonzero()[0])
+        example = (start or 0) + place
         raise InputError(
-            f"Labels must be 0 or more; got {int(checked[place])} for example {start + place}. "
+            f"Labels must be 0 or more; got {int(checked[place])} for example {example}. "
             "Leave out examples that are to be ignored."
         )
     return checked

@@ -403,7 +403,10 @@ def _npz_source(
         pair = (arrays["representations"], labels) if labels is not None else (
             arrays["representations"],
         )  # fmt: skip
-        return as_source(pair, class_names=names, ids=ids, batch_size=4096)
+        try:
+            return as_source(pair, class_names=names, ids=ids, batch_size=4096)
+        except InputError as error:
+            raise InputError(f"{str(path)!r}: {error}") from error
     images = arrays["images"]
     if images.ndim not in (3, 4) or images.dtype != np.uint8:
         raise InputError(
