@@ -83,7 +83,7 @@ def _cell(name: str, device: torch.device, quick: bool) -> dict[str, Any]:
     once = paired(lambda: profile(two), lambda: bare(two), pairs=9, device=device)
     timing = paired(profile, bare, pairs=2 if quick else 5, model=model, device=device)
     return {
-        "model": f"{name}, {pixels} px",
+        "what": f"{name}, {pixels} px",
         "images": len(batches) * size,
         "batch_size": size,
         "by_prediction": profile(two).by_prediction is not None,
@@ -101,7 +101,7 @@ def line(cell: dict[str, Any]) -> list[str]:
     timing = cell["timing"]
     profile_s, bare_s = map(statistics.median, (timing["first_s"], timing["second_s"]))
     return [
-        cell["model"],
+        cell["what"],
         f"{cell['images']:,} in batches of {cell['batch_size']}",
         "by label and by prediction" if cell["by_prediction"] else "by label",
         "{} / {}".format(*timing["calls"]),

@@ -116,9 +116,8 @@ def section(result: dict[str, Any]) -> str:
 def _machine(found: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     gpu = f"CUDA {found['cuda']}, beside {found['processor']}, " if "cuda" in found else ""
-    return (
-        f"{gpu}{found['threads']} threads, {found['system']}, Python {found['python']}, {versions}."
-    )
+    where = f"threads: {found['threads']}, {found['system']}, Python {found['python']}"
+    return f"{gpu}{where}, {versions}."
 
 
 def _bound(cell: dict[str, Any]) -> str:
@@ -147,8 +146,8 @@ def _summary(results: list[dict[str, Any]]) -> str:
     if missed:
         lines.append("")
     for result, cell in missed:
-        title, what = BENCHMARKS[result["benchmark"]].TITLE, cell.get("model", cell.get("what"))
-        where = f"{what}, on {result['signature']['device']}"
+        title = BENCHMARKS[result["benchmark"]].TITLE
+        where = f"{cell['what']}, on {result['signature']['device']}"
         reached = f"{cell['reached']:.3g} {cell.get('unit', '')}".strip()
         lines.append(f"- **missed**: {title} ({where}): {reached}; the bound is {_bound(cell)}")
     return "\n".join(lines)

@@ -135,6 +135,7 @@ def _cell(
     difference = abs(values["published"] - values["ours"])
     assert difference <= TOLERANCE, f"{name}, {classes} classes: {values}"
     return {
+        "what": f"{name}, {pixels} px, {classes} classes",
         "model": f"{name}, {pixels} px",
         "classes": classes,
         "images": len(before),

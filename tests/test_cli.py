@@ -572,7 +572,7 @@ def test_warnings_go_to_stderr(
     tables: tuple[Path, Path],
 ) -> None:
     """A warning of the library is one line on stderr, and stdout stays the result."""
-    monkeypatch.setattr("resque.index.profile.LARGE_BYTES", 100)
+    monkeypatch.setattr("resque.index.accumulation.LARGE_BYTES", 100)
     assert main(["shift", *map(str, tables), "--json"]) == 0
     captured = capsys.readouterr()
     assert set(json.loads(captured.out)) >= SHIFT_KEYS

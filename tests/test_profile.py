@@ -31,8 +31,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import resque
 from reference import group
-from resque.index import profile as profile_module
-from resque.index.profile import CONFIDENCE_BINS, ClassProfile, groups_of
+from resque.index import accumulation
+from resque.index.profile import ClassProfile
+from resque.index.sums import CONFIDENCE_BINS, groups_of
 from strategies import Labelled, cuts, labelled_representations
 
 # Small, because every example of the property tests runs real passes.
@@ -594,7 +595,7 @@ def test_a_large_profile_says_so_before_it_is_allocated() -> None:
 
 def test_a_profile_that_grows_large_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that turn up on the way are counted too."""
-    monkeypatch.setattr(profile_module, "LARGE_BYTES", 6 * 16 * 4 * 8)
+    monkeypatch.setattr(accumulation, "LARGE_BYTES", 6 * 16 * 4 * 8)
     seen_later = [(np.ones((1, 4)), np.array([label])) for label in range(5)]
     resque.profile(None, seen_later[:2])
     with pytest.warns(resque.ResqueWarning, match="8 classes x 16 groups x 4 values"):

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from resque.index.profile import groups_of
 from resque.index.shift import _active_groups, _ClassPair, _interval, _sign_test
+from resque.index.sums import groups_of
 
 pytestmark = pytest.mark.slow
 

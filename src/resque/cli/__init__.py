@@ -10,11 +10,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
+import resque
 from resque.cli.demo import demo
 from resque.cli.doctor import doctor
 from resque.cli.profile import profile
@@ -31,6 +32,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(resque.__version__)
+        raise typer.Exit
+
+
 for command in (profile, shift, task, doctor, demo):
     app.command()(command)
 
@@ -62,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return BAD_INPUT
         except TyperException as error:
             said = " ".join(error.format_message().split())
-            _say(f"error: {said}{_hint(error)}")
+            _say(f"error: {said}{'' if said[-1:] in '.?' else '.'}{_hint(error)}")
             return BAD_INPUT
     if status == INTERRUPTED:
         _say("interrupted; nothing was written")

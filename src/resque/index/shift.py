@@ -11,7 +11,8 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from resque.errors import InputError, NotComparableError, nearest
-from resque.index.profile import ClassProfile, ClassSums
+from resque.index.profile import ClassProfile
+from resque.index.sums import ClassSums
 from resque.representation.signature import Signature
 
 Labels = Literal["true", "predicted"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from resque.errors import InputError, NotComparableError
-from resque.index.profile import natural_order
+from resque.index.sums import natural_order
 from resque.representation.signature import Signature
 
 if TYPE_CHECKING:

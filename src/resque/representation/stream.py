@@ -387,14 +387,14 @@ def _why_not_called(
 ) -> str:
     shapes = [str(tuple(v.shape)) for v in positional if isinstance(v, Tensor)]
     shapes += [f"{k}={tuple(v.shape)}" for k, v in named.items() if isinstance(v, Tensor)]
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = f"{type(error).__name__}: {error}".strip().rstrip(":").splitlines()[0]
     hint = "Check that the batches are what the model was trained on."
     if "out of memory" in reason:
         hint = "Give smaller batches (batch_size, --batch-size)."
     elif "expected input" in reason and "channels" in reason:
         hint = (
-            "The images and the model differ in the number of channels; repeat grey images over "
-            "three channels (on the command line: --channels 3)."
+            "The images and the model differ in the number of channels; convert the images (on "
+            "the command line --channels 3, or --channels 1 for a model of grey images)."
         )
     elif isinstance(error, TypeError) and "argument" in reason:
         takes = ", ".join(inspect.signature(model.forward).parameters)

@@ -1,0 +1,5 @@
+"""`python -m resque` is `resque`."""
+
+from resque.cli import run
+
+run()
