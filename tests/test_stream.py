@@ -278,6 +278,23 @@ def test_the_model_is_called_once_per_batch(
     assert calls == [5, 5, 2]
 
 
+@pytest.mark.parametrize("kind", ["tensors", "arrays", "data set"])
+def test_data_are_left_alone_by_a_model_that_writes_to_its_input(
+    inputs: Tensor, labels: Tensor, kind: str
+) -> None:
+    """A first layer that works in place must not change what the user keeps."""
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3))
+    kept = inputs.clone()
+    data: Any = (inputs, labels)
+    if kind == "arrays":
+        data = (inputs.numpy(), labels.numpy())
+    elif kind == "data set":
+        data = TensorDataset(inputs, labels)
+    first = resque.profile(model, data)
+    assert torch.equal(kept, inputs)
+    np.testing.assert_array_equal(first.by_label.sums, resque.profile(model, data).by_label.sums)
+
+
 def test_users_hooks_still_run(mlp: nn.Module, inputs: Tensor, labels: Tensor) -> None:
     """A hook that changes what a layer gives changes the representation."""
     mlp[1].register_forward_hook(lambda *args: 2 * args[2])

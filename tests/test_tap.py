@@ -398,6 +398,17 @@ def test_output_is_what_the_model_returns_even_where_a_layer_has_that_name() -> 
     assert_reads(model, body(inputs).detach(), inputs, layer="input:output")
 
 
+def test_a_layer_that_the_next_one_overwrites_is_read_as_it_was() -> None:
+    """ReLU(inplace=True) writes over what came out of the layer before it."""
+    first, last = nn.Linear(6, 8), nn.Linear(8, 3)
+    model, inputs = nn.Sequential(first, nn.ReLU(inplace=True), last), torch.randn(5, 6)
+    expected = first(inputs).detach()
+    assert (expected < 0).any()
+    assert_reads(model, expected, inputs, layer="0")
+    assert_reads(model, expected, inputs, layer="input:1")
+    assert_reads(model, expected.relu(), inputs, found="input:2")
+
+
 def test_an_input_given_by_name_is_read(mlp: nn.Module) -> None:
     """A layer that is called with keyword arguments gives the first of them."""
 
@@ -671,6 +682,24 @@ def test_a_model_without_a_final_classifier_gets_a_list_of_layers() -> None:
     assert "No final classifier was found" in message
     assert "shape (2, 4)" in message
     assert "last ones first: '3', '2', '1', '0'" in message
+
+
+def test_a_get_classifier_that_is_not_timms_does_no_harm() -> None:
+    """A method of that name may want arguments; the last layer is found all the same."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def get_classifier(self, name: str) -> nn.Module:
+            return self.get_submodule(name)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x))
+
+    model, inputs = Own(), torch.randn(2, 6)
+    assert_reads(model, model.body(inputs).detach(), inputs, found="input:head")
 
 
 def test_a_head_of_ones_own_is_not_guessed_at() -> None:

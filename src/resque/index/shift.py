@@ -461,25 +461,23 @@ class _ClassPair:
         self.floor = _floor(_Side.of(*before), _Side.of(*after), n, m, common)
         # Inner products of group sums: (2 x 2 sides) of (groups, groups).
         self._inner = np.einsum("agd,bhd->abgh", self.sums, self.sums, optimize=True)
-        everything = np.ones(self.counts.shape[1], dtype=bool)
-        self.squares = np.array([self._cross(side, side, everything) for side in (0, 1)])
-        self.cosine = self.cosine_without(None)
+        self.squares = np.array([self._cross(side, side) for side in (0, 1)])
+        self.cosine = math.nan
+        if min(self.squares) > 0:
+            self.cosine = self._cross(0, 1) / math.sqrt(self.squares.prod())
         self.resolved = bool(np.isfinite(self.cosine))
         self.without = np.full(self.counts.shape[1], np.nan)
         if self.resolved:
-            self.without = np.array([self.cosine_without(g) for g in range(len(everything))])
+            self.without = self._cosines_without()
             # A class that one group less leaves unresolved has too little data as it is.
             self.resolved = bool(np.isfinite(self.without).all())
 
-    def cosine_without(self, group: int | None) -> float:
-        """Return the debiased cosine with one group left out; NaN where unresolved. Equation 6."""
-        keep = np.ones(self.counts.shape[1], dtype=bool)
-        if group is not None:
-            keep[group] = False
-        squares = [self._cross(side, side, keep) for side in (0, 1)]
-        if not min(squares) > 0:
-            return math.nan
-        return self._cross(0, 1, keep) / math.sqrt(squares[0] * squares[1])
+    def _cosines_without(self) -> np.ndarray:
+        """Return the debiased cosine without each group in turn (groups,). Equation 6."""
+        before, after = self._crosses_without(0, 0), self._crosses_without(1, 1)
+        with np.errstate(invalid="ignore"):
+            cosines = self._crosses_without(0, 1) / np.sqrt(before * after)
+        return np.where((before > 0) & (after > 0), cosines, np.nan)
 
     def differences(self, groups: np.ndarray) -> np.ndarray:
         """Return, per group, the difference of the sides across the mean (groups, values).
@@ -497,12 +495,20 @@ class _ClassPair:
         axis /= np.linalg.norm(axis)
         return np.asarray(difference - np.outer(difference @ axis, axis))
 
-    def _cross(self, a: int, b: int, keep: np.ndarray) -> float:
+    def _cross(self, a: int, b: int) -> float:
         """Return the mean inner product of examples from different groups; NaN without any."""
-        inner = self._inner[a, b][np.ix_(keep, keep)]
-        counts = self.counts[:, keep]
-        pairs = counts[a].sum() * counts[b].sum() - counts[a] @ counts[b]
+        inner, (n, m) = self._inner[a, b], self.counts[[a, b]]
+        pairs = n.sum() * m.sum() - n @ m
         return float((inner.sum() - np.trace(inner)) / pairs) if pairs > 0 else math.nan
+
+    def _crosses_without(self, a: int, b: int) -> np.ndarray:
+        """Return the same without each group in turn (groups,)."""
+        inner, (n, m) = self._inner[a, b], self.counts[[a, b]]
+        of_group = inner.sum(0) + inner.sum(1) - 2 * inner.diagonal()
+        pairs = (n.sum() - n) * (m.sum() - m) - (n @ m - n * m)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = (inner.sum() - np.trace(inner) - of_group) / pairs
+        return np.where(pairs > 0, means, np.nan)
 
 
 def _interval(

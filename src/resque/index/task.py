@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -214,7 +215,9 @@ def task_index(
     parts = []
     for given, names in ((extending, None), (data, class_names)):
         if given is not None:
-            source = as_source(given, class_names=names, batch_size=batch_size)
+            # Representations are all held in memory anyway: one batch, and no copy.
+            size = batch_size if model is not None else sys.maxsize
+            source = as_source(given, class_names=names, batch_size=size)
             parts.append(_collected(model, source, variants, options))
     new = parts[-1]
     if len(parts) == 2:
@@ -226,7 +229,7 @@ def task_index(
             f"{f', {names[0]!r}' if names else ''}."
         )
     labels = np.concatenate([_renumbered(part, names) for part in parts])
-    values = np.concatenate([part.values for part in parts])
+    values = new.values if len(parts) == 1 else np.concatenate([part.values for part in parts])
     clustering = _Clustering(values, labels, len(names), start, seed)
     counts = np.bincount(labels, minlength=len(names))
     found = None
@@ -374,7 +377,10 @@ def _collected(
         # numpy has no bfloat16, and k-means in half precision would not be one.
         wide = torch.promote_types(batch.representations.dtype, torch.float32)
         array = batch.representations.to("cpu", wide).numpy()
-        bad = ~np.isfinite(array).all(axis=1)
+        # One sum tells in most cases; it may also overflow, so each example is looked at then.
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspect = not np.isfinite(array.sum())
+        bad = ~np.isfinite(array).all(axis=1) if suspect else np.zeros(1, dtype=bool)
         if bad.any():
             raise not_finite(batch.start + int(bad.argmax()), batch.ids[bad.argmax()])
         values.append(array)
@@ -388,7 +394,7 @@ def _collected(
         names = tuple(map(str, seen.tolist()))
     else:
         named_or_raise(torch.from_numpy(numbers), names)
-    together = np.concatenate(values)
+    together = values[0] if len(values) == 1 else np.concatenate(values)
     return _Part(
         values=together,
         flattened=np.concatenate(flattened) if flatten else together,
@@ -448,8 +454,12 @@ def _nearest(values: np.ndarray, means: np.ndarray) -> np.ndarray:
     # |z - m|^2 without the |z|^2 that all means share; and from the middle of the means, because
     # what all have in common would drown their differences in rounding.
     middle = means.mean(0)
-    values, means = values - middle, means - middle
-    return np.asarray(((means**2).sum(1) - 2 * values @ means.T).argmin(1))
+    means = means - middle
+    norms, twice = (means**2).sum(1), 2 * means.T
+    # In blocks that stay in the processor's cache.
+    starts = range(0, len(values), 1024)
+    blocks = [(norms - (values[i : i + 1024] - middle) @ twice).argmin(1) for i in starts]
+    return np.concatenate(blocks)
 
 
 def _one_minus_ari(labels: np.ndarray, clusters: np.ndarray) -> float:

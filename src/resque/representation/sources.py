@@ -52,6 +52,8 @@ class Source:
         examples: number of examples; None where only the pass will tell.
         ids: one integer or string per example, in order; None for the place in the pass.
         preprocessing: what was done to the images, for the signature; None if unknown.
+        shares_memory: whether the batches lie in the user's own arrays, so that a model which
+            writes to its input must be given copies.
         notes: sentences that every result from this source carries as warnings.
         notes_after: gives further such sentences once the pass is over, from the number of
             examples seen.
@@ -62,6 +64,7 @@ class Source:
     examples: int | None = None
     ids: Sequence[Any] | np.ndarray | None = None
     preprocessing: str | None = None
+    shares_memory: bool = False
     notes: tuple[str, ...] = ()
     notes_after: Callable[[int], tuple[str, ...]] = field(default=lambda seen: ())  # noqa: ARG005
 
@@ -114,9 +117,17 @@ def as_source(
             "source_at(path), or the command line."
         )
     if isinstance(data, np.ndarray | torch.Tensor):
-        data = TensorDataset(_tensor(data))
-    elif isinstance(data, tuple):
-        data = TensorDataset(*_pair(data))
+        data = (data,)
+    if isinstance(data, tuple):
+        arrays = _pair(data)
+        labels = arrays[1].detach().cpu().numpy() if len(arrays) == 2 else None
+        return Source(
+            batches=_Slices(arrays, batch_size),
+            class_names=names or (None if labels is None else _names_of_labels(labels)),
+            examples=len(arrays[0]),
+            ids=ids,
+            shares_memory=True,
+        )
     if isinstance(data, DataLoader):
         names = names or _names_of(data.dataset)
         return Source(
@@ -232,6 +243,17 @@ def is_table(path: Path | str) -> bool:
         return False
     with _opened(path) as archive:
         return "representations" in archive.files
+
+
+class _Slices:
+    """Batches cut out of arrays, where a loader would pick up every example by itself."""
+
+    def __init__(self, arrays: tuple[torch.Tensor, ...], batch_size: int) -> None:
+        self.arrays, self.batch_size = arrays, batch_size
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        for start in range(0, len(self.arrays[0]), self.batch_size):
+            yield tuple(array[start : start + self.batch_size] for array in self.arrays)
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):

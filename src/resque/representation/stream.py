@@ -162,6 +162,8 @@ class Stream:
             representations, logits = raw, None
         else:
             positional, named = _arguments(self.model, inputs)
+            if self.source.shares_memory:
+                positional = [value.clone() for value in positional]
             positional = [_moved(value, self._device) for value in positional]
             named = {key: _moved(value, self._device) for key, value in named.items()}
             output = self._call(positional, named)

@@ -319,14 +319,14 @@ class Tap:
             def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 # The hook that notes the order ran first and has already noted this layer.
                 note_order(self._called[:-1])
-                self._captured.append(args[0] if args else next(iter(kwargs.values()), None))
+                self._captured.append(_kept(args[0] if args else next(iter(kwargs.values()), None)))
 
             self._handles.append(target.register_forward_pre_hook(before, with_kwargs=True))
         else:
 
             def after(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
                 note_order(list(self._called))
-                self._captured.append(result)
+                self._captured.append(_kept(result))
 
             self._handles.append(target.register_forward_hook(after))
 
@@ -381,6 +381,11 @@ class Tap:
         leaves = [name for name in self._modules if name and not [*self._modules[name].children()]]
         once = [name for name in self._called if name in leaves and self._called.count(name) == 1]
         return f"Layers to choose from, last ones first: {_listed((once or leaves)[:-13:-1])}."
+
+
+def _kept(value: Any) -> Any:
+    """Return a copy of a tensor that a later layer may write to, as ReLU(inplace=True) does."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _outputs_of(module: nn.Module) -> int | None:
