@@ -87,6 +87,11 @@ class Stream:
                 "layer and pooling need a model; without one the data are the representations."
             )
         self.model = _unwrapped(model)
+        for name, tensor in _values_of(self.model):
+            if tensor.is_meta:
+                raise InputError(
+                    f"{name} is on the meta device and has no values; load the weights first."
+                )
         self.source = source
         self.autocast = autocast
         self.progress = progress
@@ -170,11 +175,10 @@ class Stream:
             mask = named.get("attention_mask")
             raw, representations = self._tap.read(output, mask)
             logits = logits_of(output)
-            given = [v for v in (*positional, *named.values()) if v.ndim]
-            if given and len(given[0]) != len(representations):
+            if logits is not None and len(logits) != len(representations):
                 raise InputError(
                     f"The layer {self._tap.layer!r} gives {len(representations)} rows for "
-                    f"{len(given[0])} examples; it works on parts of them, or on several "
+                    f"{len(logits)} examples; it works on parts of them, or on several "
                     "together. Choose a layer that gives one row per example."
                 )
         n = len(representations)
@@ -422,10 +426,14 @@ def _unwrapped(model: nn.Module | None) -> nn.Module | None:
         model = inner
 
 
+def _values_of(model: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
+    if model is not None:
+        yield from model.named_parameters()
+        yield from model.named_buffers()
+
+
 def _device_of(model: nn.Module | None) -> torch.device:
-    if model is None:
-        return torch.device("cpu")
-    for tensor in (*model.parameters(), *model.buffers()):
+    for _, tensor in _values_of(model):
         return tensor.device
     return torch.device("cpu")
 

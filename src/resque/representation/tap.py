@@ -208,11 +208,6 @@ class Tap:
             for key, tensor in sorted(own, key=lambda item: item[0]):
                 if key == "num_batches_tracked":
                     continue
-                if tensor.is_meta:
-                    raise InputError(
-                        f"{name}.{key} is on the meta device and has no values; load the "
-                        "weights first."
-                    )
                 digest.update(f"{name}.{key}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
                 data = tensor.detach().cpu().contiguous().reshape(-1)
                 if data.numel():
@@ -238,7 +233,10 @@ class Tap:
         get_classifier = getattr(self.model, "get_classifier", None)
         if not callable(get_classifier):
             return None
-        classifier = get_classifier()
+        try:
+            classifier = get_classifier()
+        except TypeError:  # a method of the user's own that happens to have timm's name
+            return None
         # Distilled transformers have two heads; the first reads the class token.
         if isinstance(classifier, tuple | list):
             classifier = classifier[0]
