@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
@@ -160,8 +159,6 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def _from_timm(
     name: str, weights: str | None, state: dict[str, Tensor] | None, seed: int
 ) -> LoadedModel:
-    # timm imports the hub's client, which must never ask the network.
-    os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         import timm
     except ModuleNotFoundError as error:
