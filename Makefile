@@ -1,10 +1,12 @@
 # Every target sets up what it needs in .venv; PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := $(shell find src -name '*.py') pyproject.toml README.md
+SOURCES := $(shell find src -not -name '*.pyc' -not -name __pycache__) pyproject.toml README.md
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNS_QUIETLY := PIP_PROGRESS_BAR=off
 
+# Two installations into one environment must not run side by side.
+.NOTPARALLEL:
 .PHONY: demo test test-slow check bench docs clean
 
 demo: .venv/.resque

@@ -443,7 +443,7 @@ def test_profile_as_json_tells_counts_and_outputs(
     """`resque profile --json` gives examples per class and what the model says of them."""
     found = answer("profile", folders[0], *MODEL, "-o", "before.safetensors")
     assert found["examples"] == 36
-    assert dict.fromkeys(CLASSES, 12) == found["per_class"]
+    assert dict.fromkeys(CLASSES, 12) == found["class_counts"]
     assert found["labelled"] is True
     assert found["outputs"]["accuracy"] == 1.0
     assert found == resque.load_profile("before.safetensors").to_dict()

@@ -143,7 +143,7 @@ def test_profile_prints_what_it_is_and_where_it_comes_from(mlp: nn.Module, label
     assert "model:small" in text
     told = json.loads(json.dumps(found.to_dict()))
     assert told["examples"] == 240
-    assert told["per_class"] == {"0": 80, "1": 80, "2": 80}
+    assert told["class_counts"] == {"0": 80, "1": 80, "2": 80}
     assert told["outputs"]["accuracy"] == found.outputs.accuracy
     assert told["signature"]["preprocessing"] == "none"
 
@@ -522,7 +522,7 @@ def test_a_head_for_other_classes_says_nothing(scores: tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize("groups", [1, 65])
 def test_groups_out_of_range(labelled: Any, groups: int) -> None:
     """Fewer than 2 or more than 64 groups are refused, with the number given."""
-    with pytest.raises(resque.InputError, match=f"2 to 64; got {groups}"):
+    with pytest.raises(resque.InputError, match=f"3 to 64; got {groups}"):
         resque.profile(None, labelled, groups=groups)
 
 

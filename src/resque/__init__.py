@@ -1,4 +1,4 @@
-"""What a model update would cost, before anything is retrained.
+"""How far data have moved from what a trained model knows, before anything is retrained.
 
 `import resque` loads neither torch nor anything else that is heavy: each public name is
 imported from its room of the house when it is first used.

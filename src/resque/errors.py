@@ -38,3 +38,8 @@ def nearest(name: str, names: Iterable[str], *, limit: int = 3) -> str:
     """Return the known names closest to a misspelt one, ready to end a message."""
     close = difflib.get_close_matches(name, list(names), n=limit, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+
+
+def in_words(error: BaseException) -> str:
+    """Return the kind of a foreign error and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".strip().rstrip(":").splitlines()[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,20 +44,16 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     checked_output(path)
+    # Not tempfile's: its files are for the owner alone, and mending that touches the umask.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
-        os.close(handle)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise _not_written(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files for the owner alone; this one is as open as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        temporary.chmod(mode)  # some writers make a file of their own, for the owner alone
         temporary.replace(path)
     except OSError as error:
         raise _not_written(path, error) from error

@@ -280,11 +280,9 @@ class RealCell:
         return f"{self.design}-{'moved' if self.moved else 'still'}"
 
 
-# Samples drawn without replacement depend on each other. With 40 of 800, what is drawn from is
-# nearly what was there before; and what dependence there is takes the same amount from all three
-# brackets of the cosine, so that even halves of a finite set read 1 where nothing moved. Their
-# difference has exactly the variance of independent samples: S (1/n - 1/N) on either side and
-# twice S/N for the covariance of disjoint samples.
+# Samples drawn without replacement depend on each other, but not in a way that matters here: see
+# `_cosine_of_all` for their products, and the difference of two disjoint samples has exactly the
+# variance of independent ones, S (1/n - 1/N) of either and twice S/N for their covariance.
 REAL_CELLS = [
     RealCell("independent", False, 40),
     RealCell("overlap", False, 40),
@@ -332,6 +330,21 @@ def _representations(images: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
+def _cosine_of_all(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the classes' mean cosine over pairs of different examples.
+
+    Of examples drawn without replacement two are never the same one, so the means over all pairs
+    of different examples, and not the products of the means, are what samples estimate.
+    """
+
+    def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        n = a.shape[1]
+        return ((a.sum(1) * b.sum(1)).sum(1) - (a * b).sum((1, 2))) / (n * (n - 1))
+
+    cosines = product(before, after) / np.sqrt(product(before, before) * product(after, after))
+    return float(cosines.mean())
+
+
 def _first_order_bias(values: np.ndarray, n: int) -> float:
     """Return mu' Sigma mu / (n |mu|^4), averaged over the classes (classes, examples, values)."""
     means = values.mean(1, keepdims=True)
@@ -343,10 +356,7 @@ def _first_order_bias(values: np.ndarray, n: int) -> float:
 def _real_outcome(cell: RealCell, before: np.ndarray, after: np.ndarray) -> Outcome:
     """Return the outcome for representations (classes, examples, values) of the same images."""
     n, (_, available, _) = cell.examples, before.shape
-    means = [
-        side.mean(1) / np.linalg.norm(side.mean(1), axis=1)[:, None] for side in (before, after)
-    ]
-    truth = float((means[0] * means[1]).sum(1).mean())
+    truth = _cosine_of_all(before, after)
     shared = {"paired": n, "overlap": round(OVERLAP * n)}.get(cell.design, 0)
     rng = np.random.default_rng([20241217, 100 + REAL_CELLS.index(cell)])
     classes = np.arange(CLASSES)[:, None]

@@ -27,7 +27,7 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 app = typer.Typer(
     name="resque",
-    help="What a model update would cost, before anything is retrained.",
+    help="How far data have moved from what a trained model knows, before anything is retrained.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -54,8 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `resque`; by default those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    # No command may reach a network; libraries that would ask a model hub are told so.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("always", ResqueWarning)
         warnings.showwarning = _show_warning
@@ -63,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = app(args=words, prog_name="resque", standalone_mode=False)
             # What is still held back would otherwise fail where nobody can catch it.
             sys.stdout.flush()
-        except SystemExit:
+        except SystemExit as leaving:
             # Typer leaves when the reader of stdout has gone, as `head` does; that is its right.
-            return 0
+            return 0 if isinstance(leaving.__context__, BrokenPipeError) else BAD_INPUT
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
@@ -83,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Run the command line of this process and leave with its exit status."""
+    # No command may reach a network; libraries that would ask a model hub are told so.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     raise SystemExit(main())
 
 

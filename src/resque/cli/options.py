@@ -148,7 +148,7 @@ Autocast = Annotated[
 Groups = Annotated[
     int,
     typer.Option(
-        help="Groups for the interval and the test, 2 to 64.",
+        help="Groups for the interval and the test, 3 to 64.",
         parser=_whole_number(0),
         metavar="INTEGER",
         rich_help_panel=_PASS,
@@ -184,6 +184,9 @@ class ModelChoice:
             if unused:
                 raise InputError(f"{unused[0]} says something of a model; name it with --model.")
             return None, None
+        # A script finds its neighbours; a console command does so only if told.
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
         from resque.representation.models import load_model
         from resque.representation.preprocessing import chosen_preprocessing
 

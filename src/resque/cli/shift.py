@@ -52,13 +52,13 @@ def shift(
     """
     from resque.files import existing
     from resque.index.profile import ClassProfile, checked_groups, profile_at
-    from resque.index.shift import Labels, checked_labels, checked_level, shift_index
+    from resque.index.shift import Labels, checked_label_kind, checked_level, shift_index
     from resque.reporting.terminal import shift_view
 
     for path in (before, after):
         existing(path)
     checked_level(confidence_level)
-    checked_labels(labels)
+    checked_label_kind(labels)
     checked_groups(groups)
 
     choice = options.ModelChoice(

@@ -153,7 +153,7 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 
 def _trained(images: Tensor, labels: Tensor, *, classes: int, epochs: int) -> nn.Module:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([]):
         torch.manual_seed(SEED)
         model = nn.Sequential(
             nn.Conv2d(1, 32, 3, padding=1),

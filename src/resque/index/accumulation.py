@@ -74,10 +74,11 @@ class Accumulation:
         if logits is not None:
             finite &= torch.isfinite(logits).all(1).to(finite.device)
         self._check_finite(batch, finite)
-        group = torch.from_numpy(groups_of(batch.ids, self.groups)).to(values.device)
+        group = torch.from_numpy(groups_of(batch.ids, self.groups))
+        group = group.to(values.device, non_blocking=True)
         rows = None
         if batch.labels is not None and self.by_label is not None:
-            rows = self._rows(batch.labels, batch.start).to(values.device)
+            rows = self._rows(batch.labels, batch.start).to(values.device, non_blocking=True)
             self.by_label.add(rows, group, values, squares, self._classes())
         if logits is not None:
             predicted = self._add_outputs(logits.to(values.device), rows)
@@ -246,7 +247,7 @@ def _warn_of_size(sides: int, classes: int, groups: int, width: int) -> None:
         twice = " x 2 (by label and by prediction)" if sides == 2 else ""
         warnings.warn(
             f"The profile takes {size / 1e6:.0f} MB: {classes} classes x {groups} groups x "
-            f"{width} values x 8 bytes{twice}. groups={max(2, groups // 2)} halves it.",
+            f"{width} values x 8 bytes{twice}. groups={max(3, groups // 2)} takes less.",
             ResqueWarning,
             stacklevel=2,
         )
@@ -255,7 +256,8 @@ def _warn_of_size(sides: int, classes: int, groups: int, width: int) -> None:
 def _are_probabilities(scores: Tensor) -> bool:
     values = scores.double()
     ones = torch.ones(len(values), dtype=values.dtype, device=values.device)
-    return bool((values >= 0).all()) and torch.allclose(values.sum(1), ones, atol=1e-3)
+    atol = max(1e-3, 4 * torch.finfo(scores.dtype).eps)
+    return bool((values >= 0).all()) and torch.allclose(values.sum(1), ones, atol=atol, rtol=0)
 
 
 def _named_otherwise(model: nn.Module | None, names: Iterable[str]) -> bool:

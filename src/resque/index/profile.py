@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 FORMAT = "resque.ClassProfile/1"
 GROUPS = 16
-_FEWEST_GROUPS, _MOST_GROUPS = 2, 64
+# Without one group, two must be left to multiply.
+_FEWEST_GROUPS, _MOST_GROUPS = 3, 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +39,8 @@ class ClassProfile:
     """All that the index needs from a data set; made by `profile`, added with `+`, saved whole.
 
     Addition is associative and commutative, `ClassProfile.empty()` is its neutral element, and
-    it leaves its arguments alone. With ids given, the profile of a data set does not depend on
-    how or in what order the data were cut: counts are equal, sums agree to rounding.
+    it leaves its arguments alone. With ids and class_names given, the profile of a data set does
+    not depend on how or in what order the data were cut: counts are equal, sums agree to rounding.
 
     Attributes:
         class_names: the classes in the order that was given, else in natural order of their
@@ -112,13 +113,18 @@ class ClassProfile:
                 return None
             return placed(self, mine) + placed(other, theirs)
 
+        notes = {*self.notes, *other.notes}
+        if (self.by_prediction is None) != (other.by_prediction is None):
+            notes.add(
+                "One part has no predictions, so the sum has none; give class_names to every part."
+            )
         return ClassProfile(
             class_names=names,
             by_label=added(self.by_label, other.by_label),
             by_prediction=added(self.by_prediction, other.by_prediction),
             outputs=added(self.outputs, other.outputs),
             signature=signature,
-            notes=tuple(sorted({*self.notes, *other.notes})),
+            notes=tuple(sorted(notes)),
         )
 
     def __radd__(self, other: object) -> ClassProfile:
@@ -175,7 +181,7 @@ class ClassProfile:
         return {
             "examples": self.examples,
             "classes": len(self.class_names),
-            "per_class": self.counts,
+            "class_counts": self.counts,
             "labelled": self.by_label is not None,
             "outputs": told
             and {
@@ -233,7 +239,7 @@ def profile(
         class_names: name of each label 0, 1, ...; classes of two data sets match by name.
         ids: one integer or string per example, in order. The same id marks the same example
             (or scene, track, patient) on both sides of a comparison. By default its place.
-        groups: number of groups, 2 to 64, into which the ids are hashed, for the interval and
+        groups: number of groups, 3 to 64, into which the ids are hashed, for the interval and
             the test of `shift_index`.
         batch_size: size of the batches made from data sets and arrays.
         autocast: torch.bfloat16 or torch.float16 to run the model under autocast.

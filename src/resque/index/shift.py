@@ -329,7 +329,7 @@ def examples_needed(profile: ClassProfile, floor: float) -> dict[str, int | None
         Class name -> number of examples needed on each side, or None.
 
     Raises:
-        InputError: `floor` is out of range, or the profile has no labels.
+        InputError: `floor` is out of range, or the profile is empty.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -574,7 +574,7 @@ def checked_level(level: float) -> float:
     return float(level)
 
 
-def checked_labels(labels: str) -> None:
+def checked_label_kind(labels: str) -> None:
     """Raise InputError unless labels are "true" or "predicted"."""
     if labels not in get_args(Labels):
         raise InputError(f"labels must be 'true' or 'predicted'; got {labels!r}.")
@@ -598,7 +598,7 @@ def _sums(before: ClassProfile, after: ClassProfile, labels: str) -> tuple[Class
             f"The profiles have {before.signature.groups} and {after.signature.groups} groups; "
             "make both with the same number."
         )
-    checked_labels(labels)
+    checked_label_kind(labels)
     sides = []
     for profile, side in ((before, "old"), (after, "new")):
         found = profile.by_label if labels == "true" else profile.by_prediction
@@ -610,8 +610,8 @@ def _sums(before: ClassProfile, after: ClassProfile, labels: str) -> tuple[Class
         if found is None:
             raise InputError(
                 f"The profile of the {side} data has no predictions: the model had no output for "
-                "these classes. Use a model whose head gives one score per class, and class_names "
-                "in its order."
+                "these classes, or the labels were not 0 to C - 1. Use a model whose head gives "
+                "one score per class, and give class_names in its order."
             )
         sides.append(found)
     return sides[0], sides[1]

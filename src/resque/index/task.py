@@ -26,6 +26,7 @@ Start = Literal["class_means", "k-means++"]
 # Fixed, because the labels of a k-means depend on them. method.md, section 3.
 TOLERANCE = 1e-4
 MOST_ITERATIONS = 300
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +95,11 @@ class TaskIndex:
         if not isinstance(other, TaskIndex):
             return NotImplemented
         self.signature.require_comparable(other.signature)
+        if self.class_counts.keys() != other.class_counts.keys():
+            raise NotComparableError(
+                "These are indices of different tasks: their classes differ, and so they cannot be "
+                "compared."
+            )
         if self.start != other.start:
             raise NotComparableError(
                 f"One k-means started at {self.start}, the other at {other.start}; their indices "
@@ -443,10 +449,15 @@ def _class_means(values: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
     """Return the mean (classes, values) of each class, in the precision of the values."""
     from scipy.sparse import csr_matrix
 
-    places = np.arange(len(values))
-    members = csr_matrix((np.ones(len(values), values.dtype), (labels, places)), (n, len(values)))
+    # In float64, and in blocks, because the values are many times as large as the means.
+    sums = np.zeros((n, values.shape[1]))
+    for start in range(0, len(values), _BLOCK):
+        of_block = labels[start : start + _BLOCK]
+        places = np.arange(len(of_block))
+        members = csr_matrix((np.ones(len(of_block)), (of_block, places)), (n, len(of_block)))
+        sums += members @ values[start : start + _BLOCK].astype(np.float64)
     counts = np.bincount(labels, minlength=n)[:, None]
-    return np.asarray((members @ values / counts).astype(values.dtype))
+    return np.asarray((sums / counts).astype(values.dtype))
 
 
 def _nearest(values: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -456,7 +467,9 @@ def _nearest(values: np.ndarray, means: np.ndarray) -> np.ndarray:
     middle = means.mean(0, dtype=np.float64)
     apart = means - middle
     norms = ((apart**2).sum(1) + 2 * apart @ middle).astype(values.dtype)
-    return np.asarray((norms - values @ (2 * apart.T).astype(values.dtype)).argmin(1))
+    twice = (2 * apart.T).astype(values.dtype)
+    starts = range(0, len(values), _BLOCK)
+    return np.concatenate([(norms - values[i : i + _BLOCK] @ twice).argmin(1) for i in starts])
 
 
 def _one_minus_ari(labels: np.ndarray, clusters: np.ndarray) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pickle
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from resque.errors import InputError, missing_extra, nearest
+from resque.errors import InputError, in_words, missing_extra, nearest
 from resque.representation.preprocessing import Preprocessing, preprocessing_of_timm
 
 
@@ -38,8 +37,8 @@ def load_model(
     Args:
         spec: "timm:NAME", "torchvision:NAME" or "package.module:factory". A factory takes no
             arguments and returns a module, or a pair (module, preprocessing) where
-            preprocessing turns a PIL image into a tensor. It is looked for in the current
-            folder too.
+            preprocessing turns a PIL image into a tensor. The command line also looks for the
+            module in the current folder.
         weights: a `.safetensors` file, or a file that `torch.save` wrote of a state dict;
             "cached" for pretrained weights that are already on this machine; "random". Only a
             factory may do without.
@@ -119,7 +118,7 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
             "alone: torch.save(model.state_dict(), FILE), or as .safetensors."
         ) from error
     except Exception as error:  # broken bytes lead the reader anywhere
-        reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        reason = in_words(error)
         raise InputError(
             f"The weight file {str(path)!r} cannot be read ({reason}). Save it anew."
         ) from error
@@ -248,17 +247,15 @@ def _from_torchvision(
 
 
 def _from_factory(module_name: str, name: str, spec: str, seed: int) -> LoadedModel:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     if module_name.startswith("."):
         raise InputError(f"The module of {spec!r} is relative; give its whole name.")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module can fail in any way
+    except (Exception, SystemExit) as error:  # a user's module can fail in any way
         raise InputError(
             f"The module {module_name!r} of {spec!r} cannot be imported "
-            f"({_in_words(error)}). It is looked for in the installed packages and in {here!r}."
+            f"({in_words(error)}). It must be installed, or "
+            "lie in the current folder."
         ) from error
     factory = getattr(module, name, None)
     if not callable(factory):
@@ -273,9 +270,9 @@ def _from_factory(module_name: str, name: str, spec: str, seed: int) -> LoadedMo
         made = _seeded(seed, factory)
     except InputError:
         raise
-    except Exception as error:  # and so can a user's factory
+    except (Exception, SystemExit) as error:  # and so can a user's factory
         raise InputError(
-            f"The factory {spec!r} failed ({_in_words(error)}). It is called without arguments "
+            f"The factory {spec!r} failed ({in_words(error)}). It is called without arguments "
             "and returns a torch.nn.Module."
         ) from error
     model, preprocessing = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
@@ -306,7 +303,7 @@ def _with_classes(
 
 
 def _seeded(seed: int, make: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([]):  # models are built on the CPU
         torch.manual_seed(seed)
         return make()
 
@@ -333,10 +330,6 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     ):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().rstrip(":").splitlines()[0]
 
 
 def _checked_device(name: str) -> torch.device:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from resque.errors import InputError, nearest
+from resque.errors import InputError, in_words, nearest
 from resque.files import existing
 from resque.representation.labels import checked_labels
 
@@ -101,6 +103,8 @@ def as_source(
     Raises:
         InputError: `data` is none of these, or names or ids are unusable.
     """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be 1 or more; got {batch_size}.")
     names = _checked_names(class_names)
     if ids is not None:
         ids = _checked_ids(ids)
@@ -192,7 +196,7 @@ def source_at(
             batches=_ReadableBatches(loader, skip_unreadable),
             class_names=folder.class_names,
             examples=len(folder),
-            preprocessing=str(preprocessing),
+            preprocessing=_described(preprocessing),
             notes=folder.notes,
             notes_after=folder.unreadable_note,
         )
@@ -266,8 +270,16 @@ class _Images(Dataset[tuple[torch.Tensor, int]]):
         return len(self.images)
 
     def __getitem__(self, place: int) -> Any:
-        tensor = self.prepare(self.images[place])
-        return (tensor,) if self.labels is None else (tensor, int(self.labels[place]))
+        from PIL.Image import fromarray
+
+        pixels = self.images[place]
+        grey = pixels.ndim == 3 and pixels.shape[-1] == 1
+        made = _prepared(
+            self.prepare, fromarray(pixels[..., 0] if grey else pixels), f"image {place}"
+        )
+        if isinstance(made, InputError):
+            raise made
+        return (made,) if self.labels is None else (made, int(self.labels[place]))
 
 
 class _ImageFolder(Dataset[Any]):
@@ -343,10 +355,10 @@ class _ImageFolder(Dataset[Any]):
         # PIL's readers raise whatever the broken bytes lead them to.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return _Unreadable(str(file), type(error).__name__)
-        try:
-            return self.prepare(pixels), label, file.relative_to(self.path).as_posix()
-        except InputError as error:
-            return InputError(f"{file}: {error}")
+        made = _prepared(self.prepare, pixels, str(file))
+        if isinstance(made, InputError):
+            return made
+        return made, label, file.relative_to(self.path).as_posix()
 
     def unreadable_note(self, seen: int) -> tuple[str, ...]:
         left_out = len(self.files) - seen
@@ -385,6 +397,33 @@ class _ReadableBatches:
                 images, labels, ids = zip(*good, strict=True)
                 told = None if None in labels else torch.tensor(labels)
                 yield IdentifiedBatch(_stacked(images), told, ids)
+
+
+def _prepared(prepare: Any, image: Any, name: str) -> torch.Tensor | InputError:
+    """Return what a preprocessing makes of an image, or the error that names the image."""
+    try:
+        tensor = prepare(image)
+    except InputError as error:
+        return InputError(f"{name}: {error}")
+    except Exception as error:  # noqa: BLE001  # a user's function can fail in any way
+        return InputError(
+            f"The preprocessing failed on {name} ({in_words(error)}). Convert the images first, or "
+            "mend the function that the factory brings."
+        )
+    if not isinstance(tensor, torch.Tensor):
+        return InputError(
+            f"The preprocessing gave a {type(tensor).__name__} for {name}; expected a tensor."
+        )
+    return tensor
+
+
+def _described(prepare: Any) -> str | None:
+    """Return what a preprocessing says of itself; None where that would not outlive the process."""
+    if isinstance(prepare, FunctionType):
+        local = "<" in prepare.__qualname__  # a lambda or a closure may be anything
+        return None if local else f"{prepare.__module__}.{prepare.__qualname__}"
+    told = " ".join(str(prepare).split())
+    return None if re.search(r" at 0x[0-9a-f]+", told) else told
 
 
 def _images_in(path: Path) -> list[Path]:
@@ -443,7 +482,7 @@ def _npz_source(
         class_names=names or (None if labels is None else _names_of_labels(labels)),
         examples=len(images),
         ids=ids,
-        preprocessing=str(preprocessing),
+        preprocessing=_described(preprocessing),
     )
 
 
@@ -606,6 +645,10 @@ def _checked_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _checked_ids(ids: Sequence[Any] | np.ndarray) -> np.ndarray:
     array = np.asarray(ids)
+    if array.dtype.kind == "S":  # the same text must fall into the same group, as bytes or not
+        array = np.char.decode(array, "utf-8")
+    elif array.dtype.kind in "OT" and all(isinstance(key, str) for key in array.flat):
+        array = array.astype(str)
     if array.ndim != 1 or array.dtype.kind not in "iuUS":
         raise InputError(
             f"ids must be one integer or string per example; got shape {array.shape} of "

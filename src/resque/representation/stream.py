@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resque.errors import InputError
+from resque.errors import InputError, in_words
 from resque.representation.labels import checked_labels
 from resque.representation.signature import Signature, hardware_name, installed_version
 from resque.representation.sources import IdentifiedBatch, Source
@@ -86,6 +86,10 @@ class Stream:
             raise InputError(
                 "layer and pooling need a model; without one the data are the representations."
             )
+        if autocast not in (None, torch.bfloat16, torch.float16):
+            raise InputError(
+                f"autocast must be torch.bfloat16 or torch.float16, or None; got {autocast!r}."
+            )
         self.model = _unwrapped(model)
         for name, tensor in _values_of(self.model):
             if tensor.is_meta:
@@ -102,11 +106,6 @@ class Stream:
         self._device = _device_of(self.model)
         self._width = 0
         self._dtype = ""
-
-    @property
-    def device(self) -> torch.device:
-        """The device on which the model runs and the representations lie."""
-        return self._device
 
     def __iter__(self) -> Iterator[Batch]:
         with ExitStack() as stack:
@@ -393,7 +392,7 @@ def _why_not_called(
 ) -> str:
     shapes = [str(tuple(v.shape)) for v in positional if isinstance(v, Tensor)]
     shapes += [f"{k}={tuple(v.shape)}" for k, v in named.items() if isinstance(v, Tensor)]
-    reason = f"{type(error).__name__}: {error}".strip().rstrip(":").splitlines()[0]
+    reason = in_words(error)
     hint = "Check that the batches are what the model was trained on."
     if "out of memory" in reason:
         hint = "Give smaller batches (batch_size, --batch-size)."
