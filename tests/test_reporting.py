@@ -183,7 +183,7 @@ def test_no_colours_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str
 def curves() -> dict[str, tuple[list[float], list[Any]]]:
     """Two kinds of shift at three strengths; the second has no interval."""
     strengths = [0.0, 0.1, 0.2]
-    few = {"groups": 2}
+    few = {"groups": 3}
     return {
         "noise": (strengths, [shift_of(3, move=x) for x in strengths]),
         "blur": (strengths, [shift_of(3, move=x, **few) for x in strengths]),

@@ -28,6 +28,14 @@ def profile(
     channels: options.Channels = None,
     split: options.Split = None,
     classes: options.Classes = None,
+    unlabelled: Annotated[
+        bool,
+        typer.Option(
+            "--unlabelled",
+            help="Take a folder of images without subfolders, for labels predicted later.",
+            rich_help_panel="Images",
+        ),
+    ] = False,
     skip_unreadable: options.SkipUnreadable = False,
     workers: options.Workers = 0,
     batch_size: options.BatchSize = 64,
@@ -60,6 +68,7 @@ def profile(
             prepare=prepare,
             split=split,
             class_names=options.names(classes),
+            unlabelled=unlabelled,
             skip_unreadable=skip_unreadable,
             workers=workers,
             batch_size=batch_size,

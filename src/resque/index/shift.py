@@ -86,6 +86,9 @@ class ShiftIndex:
         examples_after: examples of the compared classes on the new side.
         labels: whether classes are true or predicted labels.
         label_cost: what predicted labels cost; None with true labels.
+        accuracy_before: of the model's own output on the old data, before any retraining; None
+            where it has no output for these classes, or the data have no labels.
+        accuracy_after: likewise on the new data.
         warnings: what to know before quoting the number.
         signature: what reproduces it and what it may be compared with.
 
@@ -113,6 +116,8 @@ class ShiftIndex:
     examples_after: int
     labels: Labels
     label_cost: LabelCost | None
+    accuracy_before: float | None
+    accuracy_after: float | None
     warnings: tuple[str, ...]
     signature: Signature
 
@@ -168,6 +173,8 @@ class ShiftIndex:
                 "accuracy_before": cost.accuracy_before,
                 "confidence_after": cost.confidence_after,
             },
+            "accuracy_before": self.accuracy_before,
+            "accuracy_after": self.accuracy_after,
             "warnings": list(self.warnings),
             "signature": self.signature.to_dict(),
         }
@@ -188,6 +195,11 @@ class ShiftIndex:
             lines.append(f"debiased {self.debiased:.4f}{bounds}")
         if self.p_value is not None:
             lines.append(f"test of 'nothing moved': p = {self.p_value:.2g}")
+        if self.accuracy_before is not None and self.accuracy_after is not None:
+            lines.append(
+                f"accuracy of the model as it is: {self.accuracy_before:.4f} on the old data, "
+                f"{self.accuracy_after:.4f} on the new"
+            )
         if self.value > 0:
             largest = list(self.contributions.items())[:3]
             lines.append("largest shares: " + ", ".join(f"{k} {v:.0%}" for k, v in largest))
@@ -308,6 +320,8 @@ def shift_index(
         examples_after=n_after,
         labels=labels,
         label_cost=cost,
+        accuracy_before=before.outputs.accuracy if before.outputs else None,
+        accuracy_after=after.outputs.accuracy if after.outputs else None,
         warnings=_warnings(
             before, after, names, missing_before, missing_after, unresolved, active, cost
         ),
@@ -590,6 +604,12 @@ def _checked_common(common: Mapping[str, int] | None, names: Sequence[str]) -> M
 
 
 def _sums(before: ClassProfile, after: ClassProfile, labels: str) -> tuple[ClassSums, ClassSums]:
+    for given in (before, after):
+        if not isinstance(given, ClassProfile):
+            raise InputError(
+                f"Two profiles are compared; got a {type(given).__name__}. Make them with "
+                "resque.profile, or read them with resque.load_profile."
+            )
     if before.signature is None or after.signature is None:
         raise InputError("An empty profile cannot be compared; profile some data first.")
     before.signature.require_comparable(after.signature)
@@ -671,6 +691,11 @@ def _warnings(
                 f"{len(missing)} classes are on the {side} side only and not in the index: "
                 f"{_few(missing)}."
             )
+            if cost is not None:
+                found.append(
+                    f"{len(missing)} classes are predicted on the {side} side only. Where a model "
+                    "no longer predicts a class, predicted labels hide most of the shift."
+                )
     everywhere = dict.fromkeys((*before.class_names, *after.class_names))
     nowhere = [n for n in everywhere if n not in (*names, *missing_before, *missing_after)]
     if nowhere:
@@ -685,7 +710,7 @@ def _warnings(
     if active.sum() < FEWEST_GROUPS:
         found.append(
             f"Only {int(active.sum())} groups have examples on both sides; an interval and a test "
-            f"need {FEWEST_GROUPS}. Give more examples."
+            f"need {FEWEST_GROUPS}. Give more examples, or more groups."
         )
     stated = [s.preprocessing for s in (before.signature, after.signature) if s is not None]
     if stated.count(None) == 1:

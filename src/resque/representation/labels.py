@@ -29,10 +29,16 @@ def checked_labels(labels: Any, n: int, start: int | None = None) -> Tensor:
     """
     checked = labels.detach().cpu() if isinstance(labels, Tensor) else _as_tensor(labels)
     if checked.ndim != 1:
+        column = checked.ndim == 2 and checked.shape[1] == 1
+        cure = (
+            "take the only column, labels[:, 0]"
+            if column
+            else ("one-hot labels become integers with labels.argmax(1)")
+        )
         raise InputError(
             f"Labels must be one integer per example, shape ({n},); got shape "
             f"{tuple(checked.shape)}. Multi-label, regression and detection targets are not "
-            "supported; one-hot labels become integers with labels.argmax(1)."
+            f"supported; {cure}."
         )
     if n == len(checked) == 0:  # an empty list has no type of its own
         return torch.empty(0, dtype=torch.int64)

@@ -307,7 +307,11 @@ class _ImageFolder(Dataset[Any]):
             return
         if not found:
             what = "has no subfolders" if any(path.iterdir()) else "is empty"
-            hint = " For images without labels say --labels predicted." if flat else ""
+            hint = (
+                " Images without labels can be compared with `resque shift --labels predicted`."
+                if flat
+                else ""
+            )
             raise InputError(
                 f"The folder {str(path)!r} {what}; expected one subfolder of images per class."
                 f"{hint}"

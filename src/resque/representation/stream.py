@@ -408,7 +408,7 @@ def _why_not_called(
             "dicts with the names of forward's arguments."
         )
     elif "dtype" in reason or "type" in reason:
-        hint = "Convert the inputs to the type that the model expects, for images float32."
+        hint = "Convert the inputs to the type of the model's weights, mostly float32."
     return f"The model could not be run on a batch of {', '.join(shapes)}: {reason}. {hint}"
 
 

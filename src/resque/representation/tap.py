@@ -139,6 +139,7 @@ class Tap:
         self._called: list[str] = []  # in the first run of the model, in order
         self._called_before_tap: list[str] | None = None
         self._last_weighted: list[tuple[str, Any]] = []  # at most one: the last layer with weights
+        self._outputs: dict[str, Any] = {}  # of what may be the classifier, in the first run
         self._ran = False
         self._layer = self._requested(layer)
 
@@ -158,6 +159,8 @@ class Tap:
             self._handles.append(
                 module.register_forward_pre_hook(self._before_call(name), with_kwargs=True)
             )
+            if self._layer is None and _outputs_of(module) is not None:
+                self._handles.append(module.register_forward_hook(self._after_call(name)))
         self._hook_target()
         return self
 
@@ -259,7 +262,10 @@ class Tap:
         if self._last_weighted and isinstance(logits, Tensor):
             name, _ = self._last_weighted[0]
             if logits.ndim == 2 and logits.shape[1] == _outputs_of(self._modules[name]):
-                return f"input:{name}"
+                given = self._outputs.get(name)
+                twice = self._called.count(name) > 1  # which is refused with its own message
+                if twice or (isinstance(given, Tensor) and _same_ranking(given, logits)):
+                    return f"input:{name}"
         raise InputError(
             "No final classifier was found: the last layer with weights that ran does not give "
             f"the model's output of shape {_described(logits)}. Name the layer. {self._choices()}"
@@ -275,6 +281,7 @@ class Tap:
                 else list(self._called)
             )
         self._ran = True
+        self._outputs.clear()
         self._remove_hooks()
         self._hook_target()
 
@@ -300,6 +307,13 @@ class Tap:
             if weighted and self._layer is None:
                 given = args[0] if args else next(iter(kwargs.values()), None)
                 self._last_weighted[:] = [(name, given)]
+
+        return hook
+
+    def _after_call(self, name: str) -> Any:
+        def hook(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
+            self._outputs.clear()
+            self._outputs[name] = result
 
         return hook
 
@@ -393,6 +407,28 @@ def _outputs_of(module: nn.Module) -> int | None:
     if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
         return module.out_channels
     return None
+
+
+def _same_ranking(given: Tensor, scores: Tensor) -> bool:
+    """Whether a layer's output orders the classes as the model's scores (batch, classes) do.
+
+    Softmax, scaling and averaging over space keep that order; a sum of two heads does not.
+    """
+    finite = torch.isfinite(scores).all(1)  # the others are refused later, by their place
+    given, scores = given[finite], scores[finite]
+    if given.ndim == 4:  # a convolution of size 1, averaged after it or after a ReLU
+        candidates = [given.mean((2, 3)), given.relu().mean((2, 3))]
+    elif given.ndim == 3:  # one row of scores per token, of which the model picks one
+        return bool((given == scores[:, None]).all(-1).any(1).all())
+    else:
+        candidates = [given]
+    for candidate in candidates:
+        if candidate.shape == scores.shape:
+            ordered = scores.gather(1, candidate.argsort(1)).float()
+            slack = 1e-5 * scores.float().abs().amax(1, keepdim=True)
+            if bool((ordered.diff(dim=1) >= -slack).all()):
+                return True
+    return False
 
 
 def _field(output: Any, name: str) -> Any:
