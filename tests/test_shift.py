@@ -1015,3 +1015,23 @@ def test_examples_needed_of_nothing() -> None:
     """An empty profile says nothing about any data."""
     with pytest.raises(resque.InputError, match="empty"):
         resque.examples_needed(resque.ClassProfile.empty(), 0.01)
+
+
+def test_the_models_accuracy_stands_beside_the_index(mlp: torch.nn.Module) -> None:
+    """It comes from the same pass, and falls where labels no longer fit."""
+    inputs = np.random.default_rng(3).normal(size=(90, 6)).astype(np.float32)
+    with torch.no_grad():
+        labels = mlp(torch.from_numpy(inputs)).argmax(1).numpy()
+    names = ["a", "b", "c"]
+    before = resque.profile(mlp, (inputs, labels), class_names=names)
+    after = resque.profile(mlp, (inputs, (labels + 1) % 3), class_names=names)
+    shift = resque.shift_index(before, after)
+    assert (1.0, 0.0) == (shift.accuracy_before, shift.accuracy_after)
+    assert "1.0000 on the old data, 0.0000 on the new" in str(shift)
+    assert (1.0, 0.0) == (shift.to_dict()["accuracy_before"], shift.to_dict()["accuracy_after"])
+
+
+def test_only_profiles_are_compared() -> None:
+    """The name of a file is no profile; what reads one is named."""
+    with pytest.raises(resque.InputError, match="got a str.*load_profile"):
+        resque.shift_index("a.safetensors", "b.safetensors")  # type: ignore[arg-type]

@@ -896,3 +896,26 @@ def test_the_digest_is_short_and_hexadecimal(mlp: nn.Module) -> None:
     found = digest(mlp, torch.randn(2, 6))
     assert len(found) == 16
     assert int(found, 16) >= 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_sum_of_two_heads_is_not_guessed_at(shared: bool) -> None:
+    """The head that ran last gives only part of the output; reading it would hide the other."""
+
+    class Fused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(3, 4), nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x[:, :3]) + self.other(x[:, :3] if shared else x[:, 3:])
+
+    assert "No final classifier was found" in read_error(Fused(), torch.randn(32, 6))
+
+
+@pytest.mark.parametrize("after", [nn.Softmax(1), nn.LogSoftmax(1), nn.Identity()])
+def test_what_keeps_the_order_of_the_classes_may_follow_the_head(after: nn.Module) -> None:
+    """Probabilities and scaled scores come from the same head as the scores."""
+    body, inputs = nn.Linear(6, 8), torch.randn(5, 6)
+    model = nn.Sequential(body, nn.Linear(8, 3), after)
+    assert_reads(model, body(inputs).detach(), inputs, found="input:1")
