@@ -1033,5 +1033,5 @@ def test_the_models_accuracy_stands_beside_the_index(mlp: torch.nn.Module) -> No
 
 def test_only_profiles_are_compared() -> None:
     """The name of a file is no profile; what reads one is named."""
-    with pytest.raises(resque.InputError, match="got a str.*load_profile"):
+    with pytest.raises(resque.InputError, match=r"got a str.*load_profile"):
         resque.shift_index("a.safetensors", "b.safetensors")  # type: ignore[arg-type]
