@@ -421,7 +421,6 @@ class _Clustering:
         from sklearn.exceptions import ConvergenceWarning
 
         means = _class_means(values, labels, n)
-        self.first = _nearest(values, means)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             kmeans = KMeans(
@@ -432,6 +431,8 @@ class _Clustering:
                 tol=TOLERANCE,
                 random_state=seed,
             ).fit(values)
+        # After the k-means: threads that a matrix product leaves waiting would be in its way.
+        self.first = _nearest(values, means)
         self.too_few_points = any(issubclass(w.category, ConvergenceWarning) for w in caught)
         self.clusters: np.ndarray = kmeans.labels_
         self.iterations = int(kmeans.n_iter_)
