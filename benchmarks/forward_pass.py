@@ -21,8 +21,8 @@ BOUND = 1.05
 CLASSES = tuple(map(str, range(10)))
 # Side of the images in pixels, how to build the model, images on a CPU: seconds of work for each.
 MODELS: dict[str, tuple[int, Callable[[], nn.Module], int]] = {
-    "EfficientNet-Lite0": (112, efficientnet_lite0, 1024),
-    "ResNet-18": (32, partial(random_model, "resnet18", len(CLASSES)), 8192),
+    "EfficientNet-Lite0": (112, efficientnet_lite0, 512),
+    "ResNet-18": (32, partial(random_model, "resnet18", len(CLASSES)), 4096),
 }
 # A GPU is given batches that fill it, and as many images as CIFAR-10 has for training.
 GPU_IMAGES = 50_176
@@ -81,7 +81,7 @@ def _cell(name: str, device: torch.device, quick: bool) -> dict[str, Any]:
     # Two images make the forward pass short, so that what is left is there once per pass.
     two = [(kept[0][0][:2], labels[:2])]
     once = paired(lambda: profile(two), lambda: bare(two), pairs=9, device=device)
-    timing = paired(profile, bare, pairs=2 if quick else 5, model=model, device=device)
+    timing = paired(profile, bare, pairs=2 if quick else 15, model=model, device=device)
     return {
         "what": f"{name}, {pixels} px",
         "images": len(batches) * size,

@@ -27,9 +27,11 @@ def paired(
     model: nn.Module | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """Return the seconds of two ways of doing one thing, timed in turn: A, B, A, B, ...
+    """Return the seconds of two ways of doing one thing, timed in turn: A, B, B, A, A, B, ...
 
-    What slows the machine for a while slows both sides of a pair, and their ratio stays.
+    What slows the machine for a while slows both sides of a pair, and their ratio stays. The order
+    alternates, so that what one side leaves behind (caches, threads that still wait for work) does
+    not always meet the other.
 
     Args:
         first: one way, whose seconds are divided by those of the other; the caller warms up.
@@ -44,8 +46,9 @@ def paired(
     """
     sides: tuple[list[float], list[float]] = ([], [])
     calls: tuple[set[int], set[int]] = (set(), set())
-    for _ in range(pairs):
-        for side, action in enumerate((first, second)):
+    actions = ((0, first), (1, second))
+    for pair in range(pairs):
+        for side, action in actions if pair % 2 == 0 else actions[::-1]:
             with counted_calls(model) as count:
                 sides[side].append(_seconds(action, device))
             calls[side].add(count[0])

@@ -92,7 +92,7 @@ def cross_mean(a: Grouped, b: Grouped, without: int | None = None) -> float:
     return total / pairs if pairs else math.nan
 
 
-def debiased_cosine(before: Grouped, after: Grouped, without: int | None = None) -> float:
+def plain_cosine(before: Grouped, after: Grouped, without: int | None = None) -> float:
     """Return the cosine between class means, from examples of different groups only."""
     across = cross_mean(before, after, without)
     squares = cross_mean(before, before, without), cross_mean(after, after, without)
@@ -101,20 +101,27 @@ def debiased_cosine(before: Grouped, after: Grouped, without: int | None = None)
     return across / math.sqrt(squares[0] * squares[1])
 
 
+def debiased_cosine(before: Grouped, after: Grouped) -> float:
+    """Return the cosine less the bias of a ratio: the mean of the jackknife's pseudo-values."""
+    groups = sorted({*before[1], *after[1]})
+    m, plain = len(groups), plain_cosine(before, after)
+    return sum(m * plain - (m - 1) * plain_cosine(before, after, g) for g in groups) / m
+
+
 def jackknife_bounds(
     classes: Sequence[tuple[Grouped, Grouped]], groups: Sequence[int], confidence_level: float
 ) -> tuple[float, float]:
     """Return bounds of the classes' mean cosine, recomputed without each group in turn."""
 
-    def mean_cosine(without: int | None) -> float:
-        return sum(debiased_cosine(*pair, without) for pair in classes) / len(classes)
-
-    replicates = [mean_cosine(g) for g in groups]
+    replicates = [
+        sum(plain_cosine(*pair, without=g) for pair in classes) / len(classes) for g in groups
+    ]
     m = len(groups)
     centre = sum(replicates) / m
     variance = (m - 1) / m * sum((one - centre) ** 2 for one in replicates)
     reach = stats.t(m - 1).ppf(0.5 + confidence_level / 2) * math.sqrt(variance)
-    return mean_cosine(None) - reach, mean_cosine(None) + reach
+    middle = sum(debiased_cosine(*pair) for pair in classes) / len(classes)
+    return middle - reach, middle + reach
 
 
 def sign_test(classes: Sequence[tuple[Grouped, Grouped]], groups: Sequence[int]) -> float:

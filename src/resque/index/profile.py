@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -158,6 +159,7 @@ class ClassProfile:
             "signature": json.dumps(self.signature.to_dict()),
             "notes": json.dumps(self.notes),
             "labelled": json.dumps(self.outputs is not None and self.outputs.labelled),
+            "sha256": _digest(tensors),
         }
         with written_whole(path) as temporary:
             try:
@@ -287,7 +289,7 @@ def profile(
         by_prediction=by_prediction,
         outputs=outputs,
         signature=stream.signature(names, groups),
-        notes=(*source.notes, *source.notes_after(stream.examples)),
+        notes=stream.notes(),
     )
 
 
@@ -322,6 +324,8 @@ def load_profile(path: Path | str) -> ClassProfile:
                     "profile`."
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        if _digest(tensors) != metadata["sha256"]:
+            raise ValueError("its numbers are not those that were written")
         return _profile_of(tensors, metadata)
     except InputError:
         raise
@@ -444,6 +448,14 @@ def _signature_of_sum(mine: Signature, theirs: Signature) -> Signature:
         hardware=both(mine.hardware, theirs.hardware),
         version=both(mine.version, theirs.version),
     )
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
 
 
 def _profile_of(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> ClassProfile:

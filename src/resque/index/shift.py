@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -433,15 +434,17 @@ def _floor(before: _Side, after: _Side, n: float, m: float, common: float) -> fl
         return 0.5
     spread = before.across / before.square, after.across / after.square
     shared = common * math.sqrt(spread[0] * spread[1]) / (n * m)
-    cosine = (1 + shared) / math.sqrt((1 + spread[0] / n) * (1 + spread[1] / m))
-    value = math.acos(min(cosine, 1.0)) / math.pi
+    a, b = spread[0] / n, spread[1] / m
+    # arccos of the cosine, in a form that keeps its digits where the angle is tiny.
+    across = math.sqrt(max(a + b + a * b - 2 * shared - shared**2, 0.0))
+    value = math.atan2(across, 1 + shared) / math.pi
     # The mean of a root is below the root of the mean, by this much for a gamma variable whose
     # shape is half the number of directions (Satterthwaite); it fades as the angle saturates.
     inverse = 1 / before.evenness + 1 / after.evenness
     if inverse < 1e-6:
         return value
     ratio = float(special.poch(1 / inverse, 0.5)) * math.sqrt(inverse)
-    return value * (1 - (1 - ratio) * cosine**2)
+    return value * (1 - (1 - ratio) * math.cos(math.pi * value) ** 2)
 
 
 class _ClassPair:
@@ -485,6 +488,12 @@ class _ClassPair:
             self.without = self._cosines_without()
             # A class that one group less leaves unresolved has too little data as it is.
             self.resolved = bool(np.isfinite(self.without).all())
+        if self.resolved:
+            # A ratio of unbiased estimates is biased, by mu' Sigma mu / (n |mu|^4) to first order;
+            # the jackknife takes that out (Quenouille, 1956).
+            used = self.counts.any(axis=0)
+            m = int(used.sum())
+            self.cosine = float(m * self.cosine - (m - 1) * self.without[used].mean())
 
     def _cosines_without(self) -> np.ndarray:
         """Return the debiased cosine without each group in turn (groups,). Equation 6."""
@@ -554,6 +563,7 @@ def _sign_test(resolved: Sequence[_ClassPair], active: np.ndarray) -> float | No
     return float((flipped >= flipped[0] - 1e-12 * np.abs(gram).sum()).mean())
 
 
+@cache
 def _sign_patterns(m: int) -> np.ndarray:
     """Return patterns (patterns, m) of signs, the first without a flip.
 

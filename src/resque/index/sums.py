@@ -115,19 +115,19 @@ def groups_of(ids: np.ndarray, groups: int) -> np.ndarray:
         True
     """
     if ids.dtype.kind in "US":
-        hashed = np.array(
-            [
-                int.from_bytes(hashlib.blake2b(str(key).encode(), digest_size=8).digest(), "little")
-                for key in ids
-            ],
-            dtype=np.uint64,
-        )
+        hashed = np.array([_hash_of_text(str(key)) for key in ids], dtype=np.uint64)
     else:
         hashed = ids.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         hashed = (hashed ^ (hashed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         hashed ^= hashed >> np.uint64(31)
     return (hashed % np.uint64(groups)).astype(np.int64)
+
+
+def _hash_of_text(key: str) -> int:
+    # A file name that is not UTF-8 reaches Python with surrogates in it.
+    encoded = key.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
 
 
 def natural_order(name: str) -> tuple[int, int, str]:

@@ -406,7 +406,7 @@ def _collected(
         flattened=np.concatenate(flattened) if flatten else together,
         labels=numbers,
         names=names,
-        notes=(*source.notes, *source.notes_after(stream.examples)),
+        notes=stream.notes(),
         signature=stream.signature(names, None),
     )
 

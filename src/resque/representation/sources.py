@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -641,7 +642,7 @@ def _checked_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
         raise InputError(
             f"class_names (--classes) must be one name per label; got {', '.join(checked)!r}."
         )
-    twice = sorted({name for name in checked if checked.count(name) > 1})
+    twice = sorted(name for name, count in Counter(checked).items() if count > 1)
     if twice:
         raise InputError(f"Class names must differ; {twice[0]!r} is there more than once.")
     return checked

@@ -106,6 +106,7 @@ class Stream:
         self._device = _device_of(self.model)
         self._width = 0
         self._dtype = ""
+        self._unread: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[Batch]:
         with ExitStack() as stack:
@@ -153,6 +154,18 @@ class Stream:
             version=installed_version(),
         )
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know about the data, once the pass has ended."""
+        notes = (*self.source.notes, *self.source.notes_after(self.examples))
+        if not self._unread:
+            return notes
+        return (
+            *notes,
+            f"The batches have {', '.join(map(repr, self._unread))}, which nothing read: the "
+            f"model's forward does not take it, and labels are looked for under "
+            f"{', '.join(LABEL_KEYS)}.",
+        )
+
     def _batch(self, data: Any) -> Batch:
         ids = np.asarray(data.ids) if isinstance(data, IdentifiedBatch) else None
         inputs, labels = _split(data)
@@ -166,6 +179,8 @@ class Stream:
             representations, logits = raw, None
         else:
             positional, named = _arguments(self.model, inputs)
+            if labels is None and isinstance(inputs, Mapping) and named:
+                self._unread |= dict.fromkeys(key for key in inputs if key not in named)
             if self.source.shares_memory:
                 positional = [value.clone() for value in positional]
             positional = [_moved(value, self._device) for value in positional]
