@@ -50,7 +50,7 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:  # no
     apart = 10 * rng.normal(size=(10, 512))[places] + rng.normal(size=(many, 512))
     lite0 = features(efficientnet_lite0(nn.Identity()), test[:few], 112)
     resnet = features(random_model("resnet18", 0), train[:many], 32)
-    pairs = 5 if quick else 15
+    pairs = 5 if quick else 61
     return [
         _cell("CIFAR-10, EfficientNet-Lite0 at 112 px", lite0, test_labels[:few], pairs),
         _cell("CIFAR-10, ResNet-18 of random weights", resnet, train_labels[:many], pairs),
