@@ -97,10 +97,10 @@ def target_from_dict(values: dict[str, Any]) -> Target:
     """Return the target that `target_to_dict` wrote.
 
     Raises:
-        KeyError: it is of no known kind.
+        TypeError: its fields are not those of its kind.
     """
     rest = {key: value for key, value in values.items() if key != "kind"}
-    return {"accuracy": Accuracy, "plateau": Plateau}[values["kind"]](**rest)
+    return Accuracy(**rest) if values["kind"] == "accuracy" else Plateau(**rest)
 
 
 # --- how an update is done ---------------------------------------------------------------------
@@ -306,13 +306,10 @@ class EnergyReading:
     @property
     def relative_error(self) -> float | None:
         """Error band of the total as a share, all components wrong to the same side."""
-        total = self.joules
-        if not total:
+        if not self.joules:
             return None
-        return (
-            math.fsum(c.relative_error * (c.joules or 0) for c in self.components if c.counted)
-            / total
-        )
+        counted = [c for c in self.components if c.counted]
+        return math.fsum(c.relative_error * (c.joules or 0) for c in counted) / self.joules
 
     def __add__(self, other: EnergyReading) -> EnergyReading:
         """Return the reading of two windows, one after the other, of one meter."""

@@ -119,7 +119,13 @@ class Update:
         curve: one point per validation; the first is that before training.
 
     Example:
-        >>> Update.from_dict(example.to_dict()) == example  # doctest: +SKIP
+        >>> import torch
+        >>> import resque
+        >>> x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+        >>> data = x, (x[:, 0] > 0).long()
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        >>> result = resque.retrain(model, data, data, target=resque.Accuracy(0.9), meter="none")
+        >>> Update.from_dict(result.update.to_dict()) == result.update
         True
     """
 

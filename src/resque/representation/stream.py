@@ -161,9 +161,11 @@ class Stream:
             return notes
         return (
             *notes,
-            f"The batches have {', '.join(map(repr, self._unread))}, which nothing read: the "
-            f"model's forward does not take it, and labels are looked for under "
-            f"{', '.join(LABEL_KEYS)}.",
+            (
+                f"The batches have {', '.join(map(repr, self._unread))}, which nothing read: the "
+                "model's forward does not take it, and labels are looked for under "
+                f"{', '.join(LABEL_KEYS)}."
+            ),
         )
 
     def _batch(self, data: Any) -> Batch:
