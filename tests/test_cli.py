@@ -715,12 +715,36 @@ def test_layer_and_pooling_are_signed(
 
 def test_doctor_tells_versions_and_devices(answer: Answer, printed: Printed) -> None:
     """`resque doctor` names what is installed, as JSON and as a table."""
-    found = answer("doctor")
+    found = answer("doctor", "--no-meters")
     assert version("torch") == found["versions"]["torch"]
     assert version("resque") == found["versions"]["resque"]
     assert found["devices"][0]["device"] == "cpu"
-    lines = [line.split() for line in printed("doctor").splitlines()]
+    assert found["meters"] == []
+    assert found["grid"]["default"] is None
+    assert found["grid"]["countries"] > 200
+    lines = [line.split() for line in printed("doctor", "--no-meters").splitlines()]
     assert ["torch", version("torch")] in lines
+
+
+def test_doctor_compares_the_meters_on_a_load(answer: Answer, printed: Printed) -> None:
+    """Each meter says joules, watts, source and band, or why it is not available."""
+    codecarbon, zeus = answer("doctor", "--seconds", "0.3")["meters"]
+    assert f"codecarbon {version('codecarbon')}" == codecarbon["meter"]
+    assert codecarbon["watts"] == pytest.approx(codecarbon["joules"] / codecarbon["seconds"])
+    assert {"cpu", "ram"} <= {part["name"] for part in codecarbon["components"]}
+    assert zeus["meter"].startswith("zeus")
+    assert zeus["joules"] is not None or zeus["missing"]
+    text = printed("doctor", "--seconds", "0.3")
+    assert f"codecarbon {version('codecarbon')}" in text
+    assert "not counted" in text
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "1000", "nan"])
+def test_doctor_refuses_impossible_loads(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A load has a length, and not an hour."""
+    assert main(["doctor", "--seconds", seconds]) == 2
+    expected = f"resque: error: --seconds must be above 0 and at most 600; got {seconds}.\n"
+    assert expected == capsys.readouterr().err
 
 
 # --- demo --------------------------------------------------------------------------------------

@@ -20,6 +20,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 import resque
+from resque.history.records import Component, EnergyReading
+from resque.measure import machine
+from resque.measure.backend import Gauge
+from resque.measure.comparison import MeterOnLoad
 from resque.reporting import terminal
 from resque.reporting.figures import save_shift_curves
 
@@ -291,11 +295,11 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path, curves: Any) -> Non
 
 def test_environment_gives_installed_versions() -> None:
     """Versions are those of the installed packages, as plain JSON."""
-    found = terminal.environment()
+    found = machine.environment()
     assert json.loads(json.dumps(found)) == found
     for package in ("resque", "torch", "numpy"):
         assert version(package) == found["versions"][package]
-    assert set(terminal.PACKAGES) | {"python"} == set(found["versions"])
+    assert set(machine.PACKAGES) | {"python"} == set(found["versions"])
     assert torch.get_num_threads() == found["torch_threads"]
 
 
@@ -307,8 +311,8 @@ def test_environment_without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
             raise PackageNotFoundError(package)
         return version(package)
 
-    monkeypatch.setattr(terminal, "version", only_ours)
-    found = terminal.environment()
+    monkeypatch.setattr(machine, "version", only_ours)
+    found = machine.environment()
     assert found["versions"]["timm"] is None
     lines = [line.split() for line in rendered(terminal.environment_view(found)).splitlines()]
     assert ["timm", "not", "installed"] in lines
@@ -322,7 +326,37 @@ def test_environment_names_every_device(monkeypatch: pytest.MonkeyPatch) -> None
     memory = SimpleNamespace(total_memory=80_000_000_000)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    found = terminal.environment()
+    found = machine.environment()
     assert [one["device"] for one in found["devices"]] == ["cpu", "cuda:0", "cuda:1"]
     lines = [line.split() for line in rendered(terminal.environment_view(found)).splitlines()]
     assert ["cuda:1", "GPU", "1", "80", "GB"] in lines
+
+
+def test_meters_are_shown_side_by_side() -> None:
+    """Each part has a line with joules, watts, source and band; what is missing stands below."""
+    parts = (
+        Component(name="cpu", joules=50.0, source="model", relative_error=0.5),
+        Component(name="gpu", joules=None, source="counter", relative_error=0.1),
+        Component(name="ram", joules=100.0, source="constant", relative_error=1.0, counted=False),
+    )
+    gauges = tuple(
+        Gauge(name=p.name, source=p.source, relative_error=p.relative_error, why=f"why {p.name}")
+        for p in parts
+    )
+    reading = EnergyReading(components=parts, seconds=4.0, meter="one 1.0", other_load=0.25)
+    view = terminal.meters_view(
+        [
+            MeterOnLoad(name="one 1.0", reading=reading, gauges=gauges, missing=("no [RAPL]",)),
+            MeterOnLoad(name="two", reading=None, gauges=(), missing=("not installed",)),
+        ]
+    )
+    text = rendered(view)
+    assert [
+        ["one", "1.0", "cpu", "50", "12.5", "model", "±50%", "why", "cpu"],
+        ["one", "1.0", "gpu", "unknown", "unknown", "counter", "±10%", "why", "gpu"],
+        ["one", "1.0", "ram", "100", "25", "constant", "±100%", "why", "ram;", "not", "counted"],
+        ["two", "not", "available"],
+    ] == rows(text, "meter")[:4]
+    assert "one 1.0: no [RAPL]" in text
+    assert "two: not installed" in text
+    assert "other processes kept 25% of the cores busy" in text

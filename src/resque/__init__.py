@@ -17,43 +17,107 @@ if TYPE_CHECKING:
         ResqueError,
         ResqueWarning,
     )
+    from resque.history.records import (
+        Accuracy,
+        Component,
+        DataSizes,
+        EnergyReading,
+        Grid,
+        Hardware,
+        Plateau,
+        Recipe,
+    )
+    from resque.history.store import History
+    from resque.history.update import Point, Update
     from resque.index.profile import ClassProfile, load_profile, profile
     from resque.index.shift import ShiftIndex, examples_needed, shift_index
     from resque.index.task import TaskIndex, task_index
+    from resque.measure.calibration import Calibration, calibrate
+    from resque.measure.carbon import carbon_kg, grid
+    from resque.measure.energy import Meter, open_meter
+    from resque.measure.probe import Probe, probe
+    from resque.measure.recorder import Recorder, recording
+    from resque.measure.retrain import Retrained, retrain
     from resque.representation.signature import Signature
 
     __version__: str
 
 _ROOMS = {
+    "Accuracy": "resque.history.records",
+    "Calibration": "resque.measure.calibration",
     "ClassProfile": "resque.index.profile",
+    "Component": "resque.history.records",
+    "DataSizes": "resque.history.records",
+    "EnergyReading": "resque.history.records",
+    "Grid": "resque.history.records",
+    "Hardware": "resque.history.records",
+    "History": "resque.history.store",
     "InputError": "resque.errors",
+    "Meter": "resque.measure.energy",
     "MissingExtraError": "resque.errors",
     "NotComparableError": "resque.errors",
+    "Plateau": "resque.history.records",
+    "Point": "resque.history.update",
+    "Probe": "resque.measure.probe",
+    "Recipe": "resque.history.records",
+    "Recorder": "resque.measure.recorder",
     "ResqueError": "resque.errors",
     "ResqueWarning": "resque.errors",
+    "Retrained": "resque.measure.retrain",
     "ShiftIndex": "resque.index.shift",
     "Signature": "resque.representation.signature",
     "TaskIndex": "resque.index.task",
+    "Update": "resque.history.update",
+    "calibrate": "resque.measure.calibration",
+    "carbon_kg": "resque.measure.carbon",
     "examples_needed": "resque.index.shift",
+    "grid": "resque.measure.carbon",
     "load_profile": "resque.index.profile",
+    "open_meter": "resque.measure.energy",
+    "probe": "resque.measure.probe",
     "profile": "resque.index.profile",
+    "recording": "resque.measure.recorder",
+    "retrain": "resque.measure.retrain",
     "shift_index": "resque.index.shift",
     "task_index": "resque.index.task",
 }
 
 __all__ = [
+    "Accuracy",
+    "Calibration",
     "ClassProfile",
+    "Component",
+    "DataSizes",
+    "EnergyReading",
+    "Grid",
+    "Hardware",
+    "History",
     "InputError",
+    "Meter",
     "MissingExtraError",
     "NotComparableError",
+    "Plateau",
+    "Point",
+    "Probe",
+    "Recipe",
+    "Recorder",
     "ResqueError",
     "ResqueWarning",
+    "Retrained",
     "ShiftIndex",
     "Signature",
     "TaskIndex",
+    "Update",
+    "calibrate",
+    "carbon_kg",
     "examples_needed",
+    "grid",
     "load_profile",
+    "open_meter",
+    "probe",
     "profile",
+    "recording",
+    "retrain",
     "shift_index",
     "task_index",
 ]

@@ -14,19 +14,23 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Figure to write (.png, .svg, .pdf).")
     ] = Path("resque-demo.png"),
+    grid: options.GridName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Both indices on real handwritten digits, with a small network trained here, in a minute.
+    """Both indices on real handwritten digits, and what updates of a small network cost.
 
-    Example: resque demo -o demo.svg
+    The network is trained here, on two cores in a minute; nothing is downloaded.
+
+    Example: resque demo -o demo.svg --grid FRA
     """
     from resque.reporting.figures import checked_figure, save_shift_curves
 
     checked_figure(output)
     from resque.experiments.digits import digits_demo
+    from resque.measure.carbon import grid as grid_of
     from resque.reporting.terminal import demo_view
 
-    found = digits_demo(options.say_step)
+    found = digits_demo(options.say_step, grid=grid_of(options.grid_value(grid)))
     options.print_result(found, demo_view, as_json=as_json)
     save_shift_curves(
         output,

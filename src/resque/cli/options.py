@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from resque.representation.models import LoadedModel
 
 
-def _whole_number(least: int) -> Callable[[str], int]:
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return what turns an option's text into a whole number that is not too small."""
+
     def parsed(text: str) -> int:
         try:
             number = int(text)
@@ -76,7 +78,7 @@ Seed = Annotated[
     int,
     typer.Option(
         help="Seed of random weights and of k-means++.",
-        parser=_whole_number(0),
+        parser=whole_number(0),
         metavar="INTEGER",
         rich_help_panel=_MODEL,
     ),
@@ -127,7 +129,7 @@ Workers = Annotated[
     int,
     typer.Option(
         help="Processes that read the images of a folder.",
-        parser=_whole_number(0),
+        parser=whole_number(0),
         metavar="INTEGER",
         rich_help_panel=_PASS,
     ),
@@ -136,7 +138,7 @@ BatchSize = Annotated[
     int,
     typer.Option(
         help="Examples per batch.",
-        parser=_whole_number(1),
+        parser=whole_number(1),
         metavar="INTEGER",
         rich_help_panel=_PASS,
     ),
@@ -149,9 +151,46 @@ Groups = Annotated[
     int,
     typer.Option(
         help="Groups for the interval and the test, 3 to 64.",
-        parser=_whole_number(0),
+        parser=whole_number(0),
         metavar="INTEGER",
         rich_help_panel=_PASS,
+    ),
+]
+HISTORY = "sqlite:///resque.db"
+HistoryUrl = Annotated[
+    str,
+    typer.Option(
+        "--history", envvar="RESQUE_HISTORY", help="Where updates are kept: an SQLAlchemy URL."
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="KEY=VALUE, to find the update by; may be repeated."),
+]
+_COST = "Cost"
+MeterName = Annotated[
+    str,
+    typer.Option("--meter", help="codecarbon, zeus or none.", rich_help_panel=_COST),
+]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option("--calibration", help="Calibration of the meter.", rich_help_panel=_COST),
+]
+GridName = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        help="Country (FRA) or grams of CO2e per kWh. [default: none, and no carbon]",
+        rich_help_panel=_COST,
+    ),
+]
+Pue = Annotated[
+    float,
+    typer.Option(
+        help="Energy bought per energy used in the data centre.",
+        parser=number,
+        metavar="NUMBER",
+        rich_help_panel=_COST,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -208,6 +247,25 @@ class ModelChoice:
 def names(text: str | None) -> tuple[str, ...] | None:
     """Return the names in a list such as a,b,c."""
     return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def grid_value(text: str | None) -> float | str | None:
+    """Return a grid as a number where it is one."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def label_pairs(labels: list[str] | None) -> dict[str, str]:
+    """Return the labels in texts such as shift=blur."""
+    pairs = {}
+    for text in labels or []:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise InputError(f"--label must be KEY=VALUE, such as shift=blur; got {text!r}.")
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""The demonstration: both indices on scikit-learn's handwritten digits, with a small network."""
+"""The demonstration on scikit-learn's handwritten digits: both indices, and updates measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resque.experiments.shifts import gaussian_blur, gaussian_noise, salt_and_pepper
+from resque.history.records import Accuracy, Grid, Recipe
+from resque.history.update import Update
 from resque.index.profile import profile
 from resque.index.shift import ShiftIndex, shift_index
 from resque.index.task import TaskIndex, task_index
+from resque.measure.energy import Meter, open_meter
+from resque.measure.retrain import retrain
 
 SEED = 0
 EPOCHS = 20
@@ -25,6 +29,22 @@ LEVELS = {
     "salt and pepper": (0.0, 0.05, 0.1, 0.2, 0.4),
     "gaussian blur": (0.0, 0.4, 0.6, 0.8, 1.2),
 }
+# Shifts after which the network is updated. In the last one the target is out of reach.
+UPDATES = (
+    ("gaussian noise", 0.1),
+    ("gaussian noise", 0.2),
+    ("salt and pepper", 0.05),
+    ("salt and pepper", 0.1),
+    ("gaussian blur", 0.6),
+    ("gaussian blur", 0.8),
+    ("gaussian noise", 0.4),
+)
+TARGET = Accuracy(0.85)
+# A gentle rate for weights that know something; from scratch, the rate that they were found with.
+RETRAINING = Recipe(learning_rate=3e-4, max_epochs=40, validation_interval=0.25)
+SCRATCH = Recipe(start="scratch", learning_rate=3e-3, max_epochs=40, validation_interval=0.25)
+# Of the new half: the rest validates.
+_TRAINED_ON = 600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,18 +65,39 @@ class DigitsShift:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DigitsUpdate:
+    """The network updated for one shift of the digits, in two ways.
+
+    Attributes:
+        kind: of shift.
+        level: its strength.
+        index: RESQUE_dist between the old digits and the shifted new ones, before any training.
+        retrained: the update that starts from the network's weights.
+        scratch: the one that starts from fresh weights.
+    """
+
+    kind: str
+    level: float
+    index: ShiftIndex
+    retrained: Update
+    scratch: Update
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DigitsDemo:
     """What the demonstration found.
 
     Attributes:
         accuracy: of the network that knows all digits, on unshifted digits it has not seen.
         shifts: by kind and level.
+        updates: measured retrainings after some of the shifts.
         task: RESQUE_task of a network that knows 0 to 4, for the digits 5 to 9.
         task_known: the same network's RESQUE_task for the digits it knows, for comparison.
     """
 
     accuracy: float
     shifts: tuple[DigitsShift, ...]
+    updates: tuple[DigitsUpdate, ...]
     task: TaskIndex
     task_known: TaskIndex
 
@@ -82,6 +123,16 @@ class DigitsDemo:
                 }
                 for shift in self.shifts
             ],
+            "updates": [
+                {
+                    "kind": update.kind,
+                    "level": update.level,
+                    "index": update.index.to_dict(),
+                    "retrained": update.retrained.to_dict(),
+                    "scratch": update.scratch.to_dict(),
+                }
+                for update in self.updates
+            ],
             "task": self.task.to_dict(),
             "task_known": self.task_known.to_dict(),
         }
@@ -92,21 +143,27 @@ def digits_demo(
     *,
     epochs: int = EPOCHS,
     levels: Mapping[str, Sequence[float]] = LEVELS,
+    updates: Sequence[tuple[str, float]] = UPDATES,
+    meter: Meter | str = "codecarbon",
+    grid: Grid | None = None,
 ) -> DigitsDemo:
-    """Return both indices on the digits; the same numbers on every run of one machine.
+    """Return both indices on the digits, and what updates after some of the shifts cost.
 
     Two small networks are trained: one on half of all digits, whose shift to the other half
     under noise and blur is measured, and one on the digits 0 to 4, for which 5 to 9 are a new
-    task.
+    task. All numbers but seconds and energy are the same on every run of one machine.
 
     Args:
         report: called with a sentence before each step.
         epochs: of both trainings.
         levels: kind of shift -> strengths; the kinds are those of `LEVELS`. The first strength
             of the first kind must be 0.
+        updates: kinds and strengths of the shifts after which the network is updated.
+        meter: see `open_meter`.
+        grid: what a kilowatt-hour costs in carbon.
 
     Example:
-        >>> demo = digits_demo(epochs=1, levels={"gaussian blur": (0.0, 1.0)})
+        >>> demo = digits_demo(epochs=1, levels={"gaussian blur": (0.0, 1.0)}, updates=())
         >>> demo.shifts[0].index.value < demo.shifts[1].index.value
         True
     """
@@ -133,13 +190,46 @@ def digits_demo(
                         accuracy=float("nan") if accuracy is None else accuracy,
                     )
                 )
+        measured = []
+        with open_meter(meter) if updates else nullcontext() as opened:
+            for kind, level in updates:
+                report(f"updating the network for {kind} {level:g}")
+                shifted = _shifted(images[new], kind, level)
+                after = profile(model, (shifted, labels[new]), ids=new, preprocessing="bytes / 16")
+                index = shift_index(before, after)
+                made = [
+                    retrain(
+                        model,
+                        (shifted[:_TRAINED_ON], labels[new[:_TRAINED_ON]]),
+                        (shifted[_TRAINED_ON:], labels[new[_TRAINED_ON:]]),
+                        target=TARGET,
+                        recipe=recipe,
+                        meter=opened or "none",
+                        grid=grid,
+                        model_name="small network",
+                        preprocessing="bytes / 16",
+                        index=index.to_dict(),
+                        labels={"shift": kind, "level": f"{level:g}"},
+                        progress=False,
+                    ).update
+                    for recipe in (RETRAINING, SCRATCH)
+                ]
+                measured.append(
+                    DigitsUpdate(
+                        kind=kind, level=level, index=index, retrained=made[0], scratch=made[1]
+                    )
+                )
         report("training a network that knows 0 to 4 only")
         known = labels < 5
         small = _trained(images[known], labels[known], classes=5, epochs=epochs)
         task = task_index(small, (images[~known], labels[~known]))
         task_known = task_index(small, (images[known], labels[known]))
     return DigitsDemo(
-        accuracy=shifts[0].accuracy, shifts=tuple(shifts), task=task, task_known=task_known
+        accuracy=shifts[0].accuracy,
+        shifts=tuple(shifts),
+        updates=tuple(measured),
+        task=task,
+        task_known=task_known,
     )
 
 

@@ -120,9 +120,8 @@ class Recipe:
         momentum: of "sgd".
         batch_size: examples per step; a DataLoader brings its own.
         augmentation: of images (channels, height, width): "none"; "flip", left to right;
-            "flip_crop", and a shift by up to an eighth of the side; "published", as the paper's
-            scripts: flip, rotation by up to 25 degrees, affine and colour jitter (needs
-            torchvision).
+            "flip_crop", and a shift by up to an eighth of the side; "published", flip, rotation
+            and affine change as in the paper's scripts (needs torchvision).
         frozen: "none", or "body": only the final classifier is trained.
         seed: of the fresh weights, the order of the data, the augmentation and dropout.
         max_epochs: after these, an update that has not met its target is censored.

@@ -88,6 +88,8 @@ class Update:
         recipe: how it was trained; None where it was a loop of the user's own that did not say.
         data: sizes and classes of the data.
         hardware: the machine.
+        parameters: values in all parameters of the model; None where nobody counted.
+        trained_parameters: values in those that were trained.
         epochs: epochs trained when it ended, in fractions. method.md, equation 11.
         steps: optimiser steps.
         examples_seen: training examples, each time counted.
@@ -148,6 +150,8 @@ class Update:
     gradient_norm_last_batch: float | None
     parameter_change: float | None
     parameter_change_published: float | None
+    parameters: int | None = None
+    trained_parameters: int | None = None
     parameter_change_per_tensor: Mapping[str, float] = field(default_factory=dict)
     energy: EnergyReading | None = None
     training_energy: EnergyReading | None = None
@@ -180,7 +184,9 @@ class Update:
 
     @property
     def energy_kwh(self) -> float | None:
-        """Energy of training and validation in kWh; None where it is not known."""
+        """Energy of training and validation in kWh; None where it is not known, 0 without steps."""
+        if self.steps == 0:
+            return 0.0
         alone = self.concurrency == 1
         return self.energy.kwh if self.energy is not None and alone else None
 
@@ -194,13 +200,15 @@ class Update:
     @property
     def why_no_carbon(self) -> str | None:
         """Why `carbon_kg` is None, in words; None where it is a number."""
+        if self.grid is None:
+            return "no grid was given"
+        if self.energy_kwh is not None:
+            return None
         if self.energy is None:
             return "no meter was used"
         if self.concurrency > 1:
             return f"{self.concurrency} updates shared the machine, and the meter reads all of it"
-        if self.energy.kwh is None:
-            return "the meter gave no energy"
-        return "no grid was given" if self.grid is None else None
+        return "the meter gave no energy"
 
     def on_grid(self, grid: Grid | None) -> Update:
         """Return the same update, costed for another grid; see `resque.grid`."""
@@ -279,7 +287,7 @@ class Update:
                 f"gradient norm {self.gradient_norm:.4g}, "
                 f"parameter change {self.parameter_change:.4g}"
             )
-        if self.energy is not None and self.energy_kwh is not None:
+        if self.energy is not None and self.energy.kwh is not None and self.energy_kwh is not None:
             modelled = " modelled" if self.energy.modelled else ""
             lines.append(
                 f"energy {self.energy_kwh:.4g} kWh{modelled} "

@@ -1,11 +1,8 @@
-"""Results on a terminal, and what this machine has."""
+"""Results on a terminal."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -13,22 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from resque.history.update import Update
     from resque.index.shift import ShiftIndex
     from resque.index.task import TaskIndex
+    from resque.measure.comparison import MeterOnLoad
 
 _MOST_ROWS = 20
-PACKAGES = (
-    "resque",
-    "torch",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "safetensors",
-    "torchvision",
-    "timm",
-    "transformers",
-    "matplotlib",
-)
 
 
 def show(what: RenderableType) -> None:
@@ -93,11 +80,48 @@ def demo_view(demo: Any) -> RenderableType:
             f"{index.p_value:.1g}",
             f"{row.accuracy:.3f}",
         )
+    updates = Table(box=None, pad_edge=False)
+    for heading in ("shift", "strength", "RESQUE_dist", "update", "epochs", "accuracy",
+                    "gradient norm", "parameter change", "seconds", "joules", ""):  # fmt: skip
+        left = heading in ("shift", "update", "")
+        updates.add_column(heading, justify="left" if left else "right")
+    for row in demo.updates:
+        for way, update in (("retrained", row.retrained), ("from scratch", row.scratch)):
+            first = way == "retrained"
+            updates.add_row(
+                row.kind if first else "",
+                f"{row.level:g}" if first else "",
+                f"{row.index.value:.4f}" if first else "",
+                way,
+                f"{update.epochs:.3g}",
+                f"{update.peak_accuracy:.3f}",
+                f"{update.gradient_norm:.3g}" if update.gradient_norm is not None else "",
+                f"{update.parameter_change:.2g}",
+                f"{update.duration_s:.2g}",
+                _of_or_none(None if update.energy_kwh is None else update.energy_kwh * 3.6e6),
+                "" if update.reached else "not reached",
+            )
+    measured: list[RenderableType] = []
+    if demo.updates:
+        readings = [row.scratch.energy for row in demo.updates if row.scratch.energy]
+        meter = readings[0].meter if readings else "none"
+        modelled = any(reading.modelled for reading in readings)
+        kind = ", modelled: little more than a clock" if modelled else ""
+        measured = [
+            Text(f"The network updated until it reads new digits with {update.target}:"),
+            updates,
+            Text(f"  energy by {meter}{kind}"),
+            Text(
+                f"  carbon: {_carbon([u for r in demo.updates for u in (r.retrained, r.scratch)])}"
+            ),
+            Text(),
+        ]
     task, known = demo.task, demo.task_known
     return Group(
         Text("A network that knows all ten digits, on digits it has not seen, shifted:"),
         shifts,
         Text(),
+        *measured,
         Text("A network that knows 0 to 4, before it is taught anything else:"),
         Text(f"  RESQUE_task of the digits 0 to 4, which it knows  {known.value:.4f}"),
         Text(f"  RESQUE_task of the digits 5 to 9, a new task      {task.value:.4f}"),
@@ -107,43 +131,48 @@ def demo_view(demo: Any) -> RenderableType:
     )
 
 
-def environment() -> dict[str, Any]:
-    """Return the versions and devices found here, without asking any network."""
-    import torch
-
-    from resque.representation.signature import hardware_name
-
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    devices = [{"device": "cpu", "name": hardware_name(torch.device("cpu"))}]
-    for place in range(torch.cuda.device_count()):
-        device = torch.device("cuda", place)
-        memory = torch.cuda.get_device_properties(device).total_memory
-        devices.append(
-            {
-                "device": f"cuda:{place}",
-                "name": hardware_name(device),
-                "memory_gb": f"{memory / 1e9:.0f}",
-            }
+def update_view(update: Update) -> RenderableType:
+    """Return the summary of an update and a table of its validations."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("epoch", "accuracy", "validation loss", "training loss", "gradient norm",
+                    "parameter change", "seconds", "joules"):  # fmt: skip
+        table.add_column(heading, justify="right")
+    points = update.curve
+    # The first and the last ones tell most where there are many.
+    half = _MOST_ROWS // 2
+    shown = points if len(points) <= _MOST_ROWS else (*points[:half], *points[-half:])
+    for point in shown:
+        table.add_row(
+            f"{point.epoch:.4g}",
+            f"{point.accuracy:.4f}",
+            *(
+                "" if value is None else f"{value:.4g}"
+                for value in (
+                    point.validation_loss,
+                    point.training_loss,
+                    point.gradient_norm,
+                    point.parameter_change,
+                    point.seconds,
+                    point.joules,
+                )
+            ),
         )
-    if torch.backends.mps.is_available():
-        devices.append({"device": "mps", "name": "Apple GPU"})
-    return {
-        "versions": versions,
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "devices": devices,
-        "figures": importlib.util.find_spec("matplotlib") is not None,
-    }
+    parts: list[RenderableType] = [Text(str(update)), Text(), table]
+    if len(points) > len(shown):
+        parts.append(Text(f"{len(points) - len(shown)} validations between (--json gives all)"))
+    return Group(*parts)
+
+
+def _carbon(updates: Sequence[Update]) -> str:
+    known = [update.carbon_kg for update in updates if update.carbon_kg is not None]
+    if not known:
+        return f"none, because {updates[-1].why_no_carbon}"
+    of = "all" if len(known) == len(updates) else f"{len(known)} of {len(updates)}"
+    return f"{sum(known):.3g} kg CO2e for {of} updates together, on {updates[-1].grid}"
 
 
 def environment_view(found: dict[str, Any]) -> RenderableType:
-    """Return what `environment` found, as two tables."""
+    """Return what `measure.machine.environment` found, as two tables."""
     versions = Table(box=None, pad_edge=False, show_header=False)
     for name, value in found["versions"].items():
         versions.add_row(name, value or "not installed")
@@ -153,3 +182,39 @@ def environment_view(found: dict[str, Any]) -> RenderableType:
         devices.add_row(device["device"], device["name"], memory)
     heading = f"{found['platform']}, {found['cores']} cores, {found['torch_threads']} torch threads"
     return Group(Text(heading), Text(), versions, Text(), devices)
+
+
+def meters_view(meters: Sequence[MeterOnLoad]) -> RenderableType:
+    """Return what the meters said of one load, and what would give a better reading."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("meter", "part", "joules", "watts", "source", "error", "how"):
+        table.add_column(heading, justify="right" if heading in ("joules", "watts") else "left")
+    notes = []
+    for meter in meters:
+        notes += [Text(f"{meter.name}: {sentence}") for sentence in meter.missing]
+        reading = meter.reading
+        if reading is None:
+            table.add_row(meter.name, "", "", "", "not available", "", "")
+            continue
+        for part, gauge in zip(reading.components, meter.gauges, strict=True):
+            table.add_row(
+                meter.name,
+                part.name,
+                _of_or_none(part.joules),
+                _of_or_none(part.joules, reading.seconds),
+                part.source,
+                f"±{part.relative_error:.0%}",
+                Text(gauge.why if part.counted else f"{gauge.why}; not counted"),
+            )
+        if reading.other_load is not None:
+            notes.append(
+                Text(
+                    f"{meter.name}: other processes kept {reading.other_load:.0%} of the cores "
+                    "busy meanwhile, and a meter of the whole machine bills them too."
+                )
+            )
+    return Group(Text(), table, Text(), *notes)
+
+
+def _of_or_none(joules: float | None, seconds: float = 1.0) -> str:
+    return "unknown" if joules is None else f"{joules / seconds:.4g}"

@@ -80,6 +80,18 @@ def load_model(
     return loaded
 
 
+def untrained_like(spec: str, seed: int = 0) -> Callable[[], nn.Module] | None:
+    """Return what makes an untrained model; None for a factory, which brings its own weights.
+
+    Args:
+        spec: see `load_model`.
+        seed: of the random weights.
+    """
+    if spec.partition(":")[0] not in ("timm", "torchvision"):
+        return None
+    return lambda: load_model(spec, weights="random", seed=seed).model
+
+
 def load_weights(path: Path | str) -> dict[str, Tensor]:
     """Return the tensors of a weight file, on the CPU; nothing in the file is executed.
 

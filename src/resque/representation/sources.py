@@ -250,6 +250,62 @@ def is_table(path: Path | str) -> bool:
         return "representations" in archive.files
 
 
+def trainable(source: Source, most_bytes: float) -> Any:
+    """Return the examples of a source as training wants them: in any order, many times over.
+
+    Args:
+        source: labelled images or representations, from `source_at`.
+        most_bytes: data that take less memory than this once they are prepared are read now, and
+            given as a pair (inputs (examples, ...), labels (examples,)); larger ones as a Dataset
+            that reads each example again whenever it is wanted.
+
+    Raises:
+        InputError: the data have no labels or no examples, or an image cannot be read.
+    """
+    inputs, labels = [], []
+    for batch in source.batches:
+        if isinstance(batch, IdentifiedBatch):
+            images, numbers = batch.inputs, batch.labels
+        else:
+            images, numbers = batch if len(batch) == 2 else (batch[0], None)
+        if numbers is None:
+            raise InputError("The data have no labels; an update needs them.")
+        if (source.examples or 0) * images[0].nbytes > most_bytes:
+            loader: Any = getattr(source.batches, "loader", source.batches)
+            return _Examples(loader.dataset)
+        inputs.append(images)
+        labels.append(torch.as_tensor(numbers))
+    if not inputs:
+        raise InputError("The data hold no examples.")
+    return torch.cat(inputs), torch.cat(labels)
+
+
+class _Examples(Dataset[tuple[torch.Tensor, int]]):
+    """(image, label) of a data set that tells ids and what is unreadable, too."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        files = getattr(dataset, "files", None)
+        if files is not None:
+            self.samples = [(str(file), label) for file, label in files]
+            self.targets = [label for _, label in files]
+        else:
+            self.targets = dataset.labels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
+        item = self.dataset[place]
+        if isinstance(item, InputError):
+            raise item
+        if isinstance(item, _Unreadable):
+            raise InputError(
+                f"The image {item.file!r} cannot be read ({item.reason}). Mend or remove it."
+            )
+        return item[0], item[1]
+
+
 class _Slices:
     """Batches cut out of arrays, where a loader would pick up every example by itself."""
 

@@ -90,7 +90,7 @@ class Stream:
             raise InputError(
                 f"autocast must be torch.bfloat16 or torch.float16, or None; got {autocast!r}."
             )
-        self.model = _unwrapped(model)
+        self.model = unwrapped(model)
         for name, tensor in _values_of(self.model):
             if tensor.is_meta:
                 raise InputError(
@@ -100,20 +100,20 @@ class Stream:
         self.autocast = autocast
         self.progress = progress
         self.examples = 0
-        self._model_name = model_name or _name_of(self.model)
+        self._model_name = model_name or name_of_model(self.model)
         self._preprocessing = preprocessing or source.preprocessing
         self._tap = Tap(self.model, layer, pooling) if self.model is not None else None
-        self._device = _device_of(self.model)
+        self._device = device_of(self.model)
         self._width = 0
         self._dtype = ""
         self._unread: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[Batch]:
         with ExitStack() as stack:
-            stack.enter_context(_same_random_state(self._device))
+            stack.enter_context(same_random_state(self._device))
             stack.enter_context(torch.no_grad())
             if self.model is not None and self._tap is not None:
-                stack.enter_context(_undisturbed(self.model))
+                stack.enter_context(undisturbed(self.model))
                 stack.enter_context(_layers_called_one_by_one())
                 stack.enter_context(self._tap)
             advance = stack.enter_context(_progress_bar(self.source.examples, self.progress))
@@ -170,7 +170,7 @@ class Stream:
 
     def _batch(self, data: Any) -> Batch:
         ids = np.asarray(data.ids) if isinstance(data, IdentifiedBatch) else None
-        inputs, labels = _split(data)
+        inputs, labels = split_batch(data)
         if self.model is None or self._tap is None:
             raw = _as_tensor(inputs)
             if raw.ndim != 2:
@@ -180,13 +180,13 @@ class Stream:
                 )
             representations, logits = raw, None
         else:
-            positional, named = _arguments(self.model, inputs)
+            positional, named = arguments_of(self.model, inputs)
             if labels is None and isinstance(inputs, Mapping) and named:
                 self._unread |= dict.fromkeys(key for key in inputs if key not in named)
             if self.source.shares_memory:
                 positional = [value.clone() for value in positional]
-            positional = [_moved(value, self._device) for value in positional]
-            named = {key: _moved(value, self._device) for key, value in named.items()}
+            positional = [moved(value, self._device) for value in positional]
+            named = {key: moved(value, self._device) for key, value in named.items()}
             output = self._call(positional, named)
             mask = named.get("attention_mask")
             raw, representations = self._tap.read(output, mask)
@@ -226,7 +226,7 @@ class Stream:
             AssertionError,
             NotImplementedError,
         ) as error:
-            raise InputError(_why_not_called(model, positional, named, error)) from error
+            raise InputError(why_not_called(model, positional, named, error)) from error
 
     def _check_width(self, representations: Tensor) -> None:
         width = representations.shape[1]
@@ -262,7 +262,7 @@ def not_finite(example: int, name: Any = None) -> InputError:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model in eval mode; afterwards its modes and buffers are as they were."""
     modes = {module: module.training for module in model.modules()}
     # Some models write to their buffers in eval mode too, or make new ones.
@@ -302,7 +302,8 @@ def _layers_called_one_by_one() -> Iterator[None]:
 
 
 @contextmanager
-def _same_random_state(device: torch.device) -> Iterator[None]:
+def same_random_state(device: torch.device) -> Iterator[None]:
+    """Put the random states of Python, numpy and torch back afterwards."""
     python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -339,7 +340,7 @@ def _progress_bar(total: int | None, wanted: bool) -> Iterator[Any]:
         yield lambda n: progress.advance(task, n)
 
 
-def _split(data: Any) -> tuple[Any, Any]:
+def split_batch(data: Any) -> tuple[Any, Any]:
     """Return (inputs, labels) of one batch; labels None where it has none."""
     if isinstance(data, IdentifiedBatch):
         return data.inputs, data.labels
@@ -360,7 +361,12 @@ def _split(data: Any) -> tuple[Any, Any]:
     return data, None
 
 
-def _arguments(model: nn.Module, inputs: Any) -> tuple[list[Any], dict[str, Any]]:
+def arguments_of(model: nn.Module, inputs: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return the positional and the named arguments that a batch of inputs is to a model.
+
+    Raises:
+        InputError: none of the batch's keys is an argument of the model's forward.
+    """
     if isinstance(inputs, tuple | list):
         return [_as_tensor(value) for value in inputs], {}
     if not isinstance(inputs, Mapping):
@@ -400,13 +406,15 @@ def _as_tensor(value: Any) -> Tensor:
         ) from error
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def moved(value: Any, device: torch.device) -> Any:
+    """Return a tensor on a device, anything else as it is."""
     return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
 
-def _why_not_called(
+def why_not_called(
     model: nn.Module, positional: list[Any], named: dict[str, Any], error: Exception
 ) -> str:
+    """Return the message for a model that could not be called with its inputs."""
     shapes = [str(tuple(v.shape)) for v in positional if isinstance(v, Tensor)]
     shapes += [f"{k}={tuple(v.shape)}" for k, v in named.items() if isinstance(v, Tensor)]
     reason = in_words(error)
@@ -429,7 +437,7 @@ def _why_not_called(
     return f"The model could not be run on a batch of {', '.join(shapes)}: {reason}. {hint}"
 
 
-def _unwrapped(model: nn.Module | None) -> nn.Module | None:
+def unwrapped(model: nn.Module | None) -> nn.Module | None:
     """Return the module inside the wrappers of torch.compile and data parallelism."""
     while True:
         inner = getattr(model, "_orig_mod", None)
@@ -448,13 +456,15 @@ def _values_of(model: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
         yield from model.named_buffers()
 
 
-def _device_of(model: nn.Module | None) -> torch.device:
+def device_of(model: nn.Module | None) -> torch.device:
+    """Return where a model is; the CPU for None and for a model without values."""
     for _, tensor in _values_of(model):
         return tensor.device
     return torch.device("cpu")
 
 
-def _name_of(model: nn.Module | None) -> str:
+def name_of_model(model: nn.Module | None) -> str:
+    """Return what a model calls itself, or its class; "representations" for None."""
     if model is None:
         return "representations"
     for holder, key in (("pretrained_cfg", "architecture"), ("config", "_name_or_path")):

@@ -203,19 +203,9 @@ class Tap:
         fresh head leaves the digest alone. Counters of batches seen are left out too: they
         change nothing in eval mode.
         """
-        digest = hashlib.sha256()
-        for name, module in self._modules.items():
-            if not self._runs_before_tap(name):
-                continue
-            own = [*module.named_parameters("", recurse=False), *module.named_buffers("", False)]
-            for key, tensor in sorted(own, key=lambda item: item[0]):
-                if key == "num_batches_tracked":
-                    continue
-                digest.update(f"{name}.{key}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-                data = tensor.detach().cpu().contiguous().reshape(-1)
-                if data.numel():
-                    digest.update(data.view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        return weights_digest(
+            {n: module for n, module in self._modules.items() if self._runs_before_tap(n)}
+        )
 
     def _requested(self, layer: str | None) -> str | None:
         if layer is None:
@@ -393,6 +383,21 @@ class Tap:
         leaves = [name for name in self._modules if name and not [*self._modules[name].children()]]
         once = [name for name in self._called if name in leaves and self._called.count(name) == 1]
         return f"Layers to choose from, last ones first: {_listed((once or leaves)[:-13:-1])}."
+
+
+def weights_digest(modules: Mapping[str, nn.Module]) -> str:
+    """Return 16 hex digits of the SHA-256 of the own parameters and buffers of named modules."""
+    digest = hashlib.sha256()
+    for name, module in modules.items():
+        own = [*module.named_parameters("", recurse=False), *module.named_buffers("", False)]
+        for key, tensor in sorted(own, key=lambda item: item[0]):
+            if key == "num_batches_tracked":
+                continue
+            digest.update(f"{name}.{key}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+            data = tensor.detach().cpu().contiguous().reshape(-1)
+            if data.numel():
+                digest.update(data.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _kept(value: Any) -> Any:

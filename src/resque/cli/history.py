@@ -1,0 +1,288 @@
+"""`resque history`: list, show, export and import."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resque.cli import options
+from resque.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from resque.history.filters import Filters
+    from resque.history.store import History, UpdateSummary
+    from resque.history.update import Update
+
+_BAD_LINES = 1
+_FILTERS = "Which updates"
+
+app = typer.Typer(
+    name="history",
+    help="The updates measured so far.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--history",
+        metavar="URL",
+        envvar="RESQUE_HISTORY",
+        help="The history: sqlite:///FILE, or the URL of a database server.",
+    ),
+]
+_DEFAULT_URL = "sqlite:///resque.db"
+Model = Annotated[str | None, typer.Option(help="Name of the model.", rich_help_panel=_FILTERS)]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.", rich_help_panel=_FILTERS),
+]
+Reached = Annotated[
+    bool | None,
+    typer.Option(
+        "--reached/--censored",
+        help="Those that met their target, or those that did not.",
+        show_default=False,
+        rich_help_panel=_FILTERS,
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="DATE", help="Started then or later, UTC.", rich_help_panel=_FILTERS),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="DATE", help="Started then or earlier, UTC.", rich_help_panel=_FILTERS),
+]
+
+
+@app.command("list")
+def list_updates(
+    model: Model = None,
+    label: Labels = None,
+    reached: Reached = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.")] = 20,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Cost the carbon for this grid: a country's three letters, or grams per kWh."
+        ),
+    ] = None,
+    history: Url = _DEFAULT_URL,
+    as_json: options.AsJson = False,
+) -> None:
+    """List updates, newest first.
+
+    Example: resque history list --label shift=blur --reached
+    """
+    chosen = _filters(model, label, reached, since, until)
+    elsewhere = _grid(grid)
+    with _opened(history) as opened:
+        found = opened.summaries(limit=limit, **chosen)
+        total = opened.count(**chosen) if len(found) == limit else len(found)
+    if elsewhere is not None:
+        found = [summary.on_grid(elsewhere) for summary in found]
+    if as_json:
+        rows = [summary.to_dict() for summary in found]
+        typer.echo(json.dumps(rows, indent=2, allow_nan=False))
+        return
+    from resque.reporting.terminal import show
+
+    show(_list_view(found, total, str(elsewhere or "")))
+
+
+@app.command("show")
+def show_update(
+    update: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the first digits.")],
+    history: Url = _DEFAULT_URL,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show one update, with its curve.
+
+    Example: resque history show 3f2a
+    """
+    with _opened(history) as opened:
+        found = opened.get(update)
+    options.print_result(found, _update_view, as_json=as_json)
+
+
+@app.command("export")
+def export_updates(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="To write; - for stdout.")],
+    model: Model = None,
+    label: Labels = None,
+    reached: Reached = None,
+    since: Since = None,
+    until: Until = None,
+    history: Url = _DEFAULT_URL,
+) -> None:
+    """Write updates to a file, as JSON Lines, oldest first.
+
+    Example: resque history export updates.jsonl
+    """
+    chosen = _filters(model, label, reached, since, until)
+    with _opened(history) as opened:
+        if file == "-":
+            opened.export(sys.stdout, **chosen)
+            return
+        written = opened.export(file, progress=True, **chosen)
+    typer.echo(f"{written} updates written to {file}")
+
+
+@app.command("import")
+def import_updates(
+    file: Annotated[Path, typer.Argument(help="A file that `resque history export` wrote.")],
+    history: Url = _DEFAULT_URL,
+) -> None:
+    """Add the updates of a file; those that are there already stay as they are.
+
+    Exit status 1 if a line was bad: it is named, and all others are added.
+
+    Example: resque history import updates.jsonl
+    """
+    from resque.history.store import History
+
+    with History(history) as opened:
+        done = opened.import_from(file, progress=True)
+    typer.echo(str(done))
+    for number, reason in done.bad:
+        typer.echo(f"resque: {file}, line {number}: {reason}", err=True)
+    if done.bad:
+        raise typer.Exit(_BAD_LINES)
+
+
+def _opened(url: str) -> History:
+    from resque.history.store import History
+
+    history = History(url)
+    if not history.exists:
+        # Looking at a history makes none, least of all where its name was misspelt.
+        raise InputError(
+            f"There is no history at {history.url}. Measure an update, or import some; or name "
+            "another one with --history or RESQUE_HISTORY."
+        )
+    return history
+
+
+def _filters(
+    model: str | None,
+    labels: list[str] | None,
+    reached: bool | None,
+    since: str | None,
+    until: str | None,
+) -> Filters:
+    pairs: dict[str, str] = {}
+    for label in labels or ():
+        key, equals, value = label.partition("=")
+        if not (key and equals):
+            raise InputError(f"--label must be KEY=VALUE, such as shift=blur; got {label!r}.")
+        if pairs.setdefault(key, value) != value:
+            raise InputError(
+                f"--label gives {key!r} twice, {pairs[key]!r} and {value!r}; an update has one."
+            )
+    found: Filters = {}
+    if model is not None:
+        found["model"] = model
+    if pairs:
+        found["labels"] = pairs
+    if reached is not None:
+        found["reached"] = reached
+    if since is not None:
+        found["since"] = since
+    if until is not None:
+        found["until"] = until
+    return found
+
+
+def _grid(text: str | None) -> Any:
+    if text is None:
+        return None
+    from resque.measure.carbon import grid
+
+    try:
+        value: float | str = float(text)
+    except ValueError:
+        value = text
+    return grid(value)
+
+
+def _list_view(found: list[UpdateSummary], total: int, grid: str) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    if not found:
+        return Text("no updates")
+    rows = (
+        (
+            one.id[:8],
+            one.started[:16].replace("T", " "),
+            one.model or "",
+            " ".join(f"{key}={value}" for key, value in one.labels.items()),
+            one.target or "",
+            "reached" if one.reached else f"censored ({(one.ended or '').replace('_', ' ')})",
+            _number(one.epochs),
+            _number(one.duration_s),
+            _number(one.energy_kwh) + ("*" if one.energy_modelled and one.energy_kwh else ""),
+            _number(one.carbon_kg),
+        )
+        for one in found
+    )
+    headings = ("id", "started (UTC)", "model", "labels", "target", "ended", "epochs", "s", "kWh",
+                "kg CO2e")  # fmt: skip
+    notes = []
+    if any(one.energy_modelled and one.energy_kwh for one in found):
+        notes.append("* modelled from load and time, not read from a counter")
+    if grid:
+        notes.append(f"carbon on {grid}")
+    if total > len(found):
+        notes.append(f"the newest {len(found)} of {total}; --limit shows more")
+    return Group(_table(headings, rows, words=6), *map(Text, notes))
+
+
+def _update_view(update: Update) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    headings = ("epoch", "accuracy", "validation loss", "training loss", "gradient norm",
+                "parameter change", "s", "J")  # fmt: skip
+    rows = (
+        (
+            _number(point.epoch),
+            f"{point.accuracy:.4f}",
+            _number(point.validation_loss),
+            _number(point.training_loss),
+            _number(point.gradient_norm),
+            _number(point.parameter_change),
+            _number(point.seconds),
+            _number(point.joules),
+        )
+        for point in update.curve
+    )
+    head = [Text(f"id {update.id}, started {update.started}"), Text(str(update)), Text()]
+    return Group(*head, _table(headings, rows, words=0)) if update.curve else Group(*head[:2])
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, words: int) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < words else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

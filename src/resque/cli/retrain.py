@@ -1,0 +1,260 @@
+"""`resque retrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from resque.cli import options
+from resque.errors import InputError
+
+if TYPE_CHECKING:
+    from resque.history.records import Target
+
+_TARGET, _RECIPE, _COST = "Target", "Recipe", "Cost"
+
+
+def retrain(
+    training: Annotated[
+        Path, typer.Argument(help="Training data: a folder of images by class, or a .npz.")
+    ],
+    validation: Annotated[Path, typer.Argument(help="Validation data, likewise; other examples.")],
+    model: options.Model = None,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Train until this validation accuracy, 0 to 1.",
+            parser=options.number,
+            metavar="NUMBER",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            help="Or until it has not risen for so many epochs. [default: 5]",
+            parser=options.number,
+            metavar="EPOCHS",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    min_delta: Annotated[
+        float,
+        typer.Option(
+            help="Least rise that counts as one.",
+            parser=options.number,
+            metavar="NUMBER",
+            rich_help_panel=_TARGET,
+        ),
+    ] = 0.001,
+    start: Annotated[
+        str,
+        typer.Option(
+            help="weights, head (a fresh classifier) or scratch (fresh weights).",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = "weights",
+    optimiser: Annotated[
+        str, typer.Option(help="adam, adamw or sgd.", rich_help_panel=_RECIPE)
+    ] = "adam",
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            help="At the start.", parser=options.number, metavar="NUMBER", rich_help_panel=_RECIPE
+        ),
+    ] = 1e-3,
+    schedule: Annotated[
+        str, typer.Option(help="constant, cosine or linear.", rich_help_panel=_RECIPE)
+    ] = "constant",
+    weight_decay: Annotated[
+        float,
+        typer.Option(
+            help="Of the optimiser.",
+            parser=options.number,
+            metavar="NUMBER",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = 0.0,
+    augmentation: Annotated[
+        str, typer.Option(help="none, flip, flip_crop or published.", rich_help_panel=_RECIPE)
+    ] = "none",
+    freeze_body: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-body", help="Train the final classifier only.", rich_help_panel=_RECIPE
+        ),
+    ] = False,
+    max_epochs: Annotated[
+        float,
+        typer.Option(
+            help="Give up after these.",
+            parser=options.number,
+            metavar="EPOCHS",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = 50.0,
+    validation_interval: Annotated[
+        float,
+        typer.Option(
+            help="Epochs between validations.",
+            parser=options.number,
+            metavar="EPOCHS",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = 1.0,
+    batch_size: options.BatchSize = 32,
+    autocast: options.Autocast = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Of fresh weights, the order of the data and augmentation.",
+            parser=options.whole_number(0),
+            metavar="INTEGER",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = 0,
+    meter: options.MeterName = "codecarbon",
+    calibration: options.CalibrationFile = None,
+    grid: options.GridName = None,
+    pue: options.Pue = 1.0,
+    before: Annotated[
+        Path | None,
+        typer.Option(
+            help="Profile of the old data: the update records RESQUE_dist to the new ones.",
+            rich_help_panel=_COST,
+        ),
+    ] = None,
+    history: options.HistoryUrl = options.HISTORY,
+    label: options.Labels = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the best weights here (.safetensors)."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Leave the state here each epoch, and go on from it if it is there."),
+    ] = None,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    channels: options.Channels = None,
+    split: options.Split = None,
+    split_validation: Annotated[
+        str | None,
+        typer.Option(help="Split of the validation data, if another.", rich_help_panel="Images"),
+    ] = None,
+    classes: options.Classes = None,
+    skip_unreadable: options.SkipUnreadable = False,
+    workers: options.Workers = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Retrain a model on new data until a target is met; measure it and add it to the history.
+
+    Example: resque retrain new/ held-out/ --model timm:resnet18 --weights mine.pt --accuracy 0.92
+    """  # fmt: skip
+    from resque.files import checked_output, existing
+    from resque.history.records import Recipe
+
+    for path in (training, validation, *([before] if before else [])):
+        existing(path)
+    for written in (output, checkpoint):
+        if written is not None:
+            checked_output(written)
+            options.not_an_input(written, training, validation, weights, before)
+    if model is None:
+        raise InputError("Which model is retrained? Name it with --model.")
+    target = _target(accuracy, patience, min_delta)
+    recipe = Recipe(
+        **cast(
+            "dict[str, Any]",
+            {
+                "start": start, "optimiser": optimiser, "learning_rate": learning_rate,
+                "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
+                "augmentation": augmentation, "frozen": "body" if freeze_body else "none",
+                "seed": seed, "max_epochs": max_epochs, "autocast": autocast,
+                "validation_interval": validation_interval,
+            },
+        )
+    )  # fmt: skip
+    labels = options.label_pairs(label)
+    choice = options.ModelChoice(
+        model=model, weights=weights, layer=None, pooling="auto", device=device, seed=seed,
+        autocast=autocast, image_size=image_size, mean=mean, std=std, channels=channels,
+    )  # fmt: skip
+    from resque.history.store import History
+    from resque.index.profile import GROUPS, load_profile, profile
+    from resque.index.shift import shift_index
+    from resque.measure.batches import data_at
+    from resque.measure.carbon import grid as grid_of
+    from resque.measure.energy import open_meter
+    from resque.measure.retrain import retrain as retrained
+    from resque.reporting.terminal import update_view
+    from resque.representation.models import untrained_like
+
+    store = History(history)
+    costed = grid_of(options.grid_value(grid), pue=pue)
+    with options.results_only():
+        loaded, prepare = choice.load()
+        assert loaded is not None  # noqa: S101  # narrows the type: a model was named
+        data = data_at(
+            training,
+            validation,
+            preprocessing=prepare,
+            splits=(split, split_validation or split),
+            class_names=options.names(classes),
+            batch_size=batch_size,
+            workers=workers,
+            skip_unreadable=skip_unreadable,
+        )
+        index = None
+        if before is not None:
+            old = load_profile(before)
+            new = profile(
+                loaded.model,
+                data.training,
+                class_names=data.class_names,
+                groups=old.signature.groups if old.signature and old.signature.groups else GROUPS,
+                model_name=loaded.name,
+                preprocessing=data.preprocessing,
+            )
+            index = shift_index(old, new).to_dict()
+        with open_meter(meter, calibration=calibration) as opened:
+            result = retrained(
+                loaded.model,
+                data.training,
+                data.validation,
+                target=target,
+                recipe=recipe,
+                meter=opened,
+                grid=costed,
+                checkpoint=checkpoint,
+                untrained=untrained_like(model, seed) if start == "scratch" else None,
+                class_names=data.class_names,
+                model_name=loaded.name,
+                preprocessing=data.preprocessing,
+                index=index,
+                labels=labels,
+                workers=workers,
+            )
+    # The result comes first: should the history or the weights fail, it is not lost.
+    options.print_result(result.update, update_view, as_json=as_json)
+    if output is not None:
+        result.save_weights(output)
+    store.add(result.update)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    typer.echo(f"update {result.update.id[:8]} added to {store.url}", err=True)
+
+
+def _target(accuracy: float | None, patience: float | None, min_delta: float) -> Target:
+    from resque.history.records import Accuracy, Plateau
+
+    if accuracy is None:
+        return Plateau(5.0 if patience is None else patience, min_delta)
+    if patience is not None:
+        raise InputError("--accuracy and --patience are two targets; give one of them.")
+    return Accuracy(accuracy)

@@ -1,0 +1,385 @@
+"""Training and validation data as batches: in a seeded order, in memory where they can be."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from resque.errors import InputError
+from resque.history.records import DataSizes, Recipe
+from resque.representation.labels import checked_labels, named_or_raise
+from resque.representation.sources import as_source, source_at, trainable
+from resque.representation.stream import split_batch
+
+# Validation needs no memory for gradients, so its batches are larger; results do not depend on it.
+_VALIDATION_BATCH = 256
+# Comparing every example of larger data would take longer than it is worth.
+_MOST_BYTES_COMPARED = 2**30
+
+
+@dataclass(slots=True, eq=False)
+class TrainingData:
+    """Training and validation data of one update.
+
+    Attributes:
+        training: what `epoch` draws from.
+        validation: what `validated` goes through.
+        sizes: how much of it there is; `classes` counts those of the training data.
+        class_names: name of each label; None where nobody said.
+        labels: labels of the training and of the validation data, where they are known before
+            the first epoch.
+        notes: what to know before quoting a number.
+    """
+
+    training: Tensors | DataLoader[Any]
+    validation: Tensors | DataLoader[Any]
+    sizes: DataSizes
+    class_names: tuple[str, ...] | None
+    labels: tuple[Tensor | None, Tensor | None]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        training: Any,
+        validation: Any,
+        recipe: Recipe,
+        *,
+        class_names: Sequence[str] | None = None,
+        workers: int = 0,
+    ) -> TrainingData:
+        """Return the data in whatever form a user has them.
+
+        Args:
+            training: a pair of arrays (inputs (examples, ...), labels (examples,)), a Dataset
+                with a length, or a DataLoader, which keeps its own batches and order.
+            validation: likewise.
+            recipe: its batch size, for data without batches of their own.
+            class_names: name of each label.
+            workers: processes that load a Dataset.
+
+        Raises:
+            InputError: the data are none of these, are empty, have no labels, or the validation
+                data have classes that the training data lack.
+        """
+        names = as_source(training, class_names=class_names).class_names
+        shuffled = _batches(training, recipe.batch_size, "training", workers)
+        in_order = _batches(
+            validation, max(recipe.batch_size, _VALIDATION_BATCH), "validation", workers
+        )
+        known = labels_of(training), labels_of(validation)
+        for labels in known:
+            if labels is not None and names is not None:
+                named_or_raise(labels, names)
+        _require_seen(*known, names)
+        examples = _examples(shuffled)
+        batch_size = shuffled.batch_size or recipe.batch_size
+        most = None if known[0] is None else int(known[0].max()) + 1
+        sizes = DataSizes(
+            training_examples=examples,
+            validation_examples=_examples(in_order),
+            batch_size=batch_size,
+            steps_per_epoch=len(shuffled),
+            classes=len(names) if names else (most or 0),
+            class_names=names or (),
+        )
+        return cls(
+            training=shuffled,
+            validation=in_order,
+            sizes=sizes,
+            class_names=names,
+            labels=known,
+            notes=tuple(_shared_note(training, validation)),
+        )
+
+    def to(self, device: torch.device) -> None:
+        """Keep the data on a GPU where they fit into a quarter of its free memory."""
+        if device.type != "cuda":
+            return
+        free, _ = torch.cuda.mem_get_info(device)
+        parts = [part for part in (self.training, self.validation) if isinstance(part, Tensors)]
+        if sum(part.inputs.nbytes for part in parts) < free / 4:
+            for part in parts:
+                part.inputs, part.labels = part.inputs.to(device), part.labels.to(device)
+
+    def epoch(self, seed: int, number: int) -> Iterator[tuple[Any, Any]]:
+        """Give (inputs, labels) of one epoch, in an order that the seed and its number decide.
+
+        The global random states are seeded too, for augmentation, dropout and loaders without a
+        generator of their own; put them back afterwards.
+        """
+        drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        torch.manual_seed(drawn)
+        np.random.seed(drawn)  # noqa: NPY002  # the global one, which users' transforms draw from
+        random.seed(drawn)
+        if isinstance(self.training, Tensors):
+            yield from self.training.shuffled(torch.Generator().manual_seed(drawn))
+            return
+        if self.training.generator is not None:
+            self.training.generator.manual_seed(drawn)
+        for batch in self.training:
+            yield split_batch(batch)
+
+    def validated(self) -> Iterator[tuple[Any, Any]]:
+        """Give (inputs, labels) of the validation data."""
+        if isinstance(self.validation, Tensors):
+            yield from self.validation
+            return
+        for batch in self.validation:
+            yield split_batch(batch)
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Put the generators of the user's own loaders back as they were."""
+        generators = {
+            id(generator): generator
+            for side in (self.training, self.validation)
+            for holder in (side, getattr(side, "sampler", None))
+            if isinstance(generator := getattr(holder, "generator", None), torch.Generator)
+        }
+        states = {key: generator.get_state() for key, generator in generators.items()}
+        try:
+            yield
+        finally:
+            for key, generator in generators.items():
+                generator.set_state(states[key])
+
+    def first_inputs(self, n: int = 2) -> Any:
+        """Return the inputs of the first few validation examples, as one batch."""
+        inputs, _ = next(self.validated())
+        if isinstance(inputs, Tensor):
+            return inputs[:n]
+        if isinstance(inputs, tuple | list):
+            return type(inputs)(value[:n] for value in inputs)
+        return {key: value[:n] for key, value in inputs.items()}
+
+
+class Tensors:
+    """Inputs (examples, ...) and labels (examples,) in memory, as batches."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor, batch_size: int, *, whole: bool) -> None:
+        self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
+        # A last batch of one example has no variance, which batch normalisation needs.
+        lone = not whole and len(inputs) > batch_size and len(inputs) % batch_size == 1
+        self.examples = len(inputs) - lone
+
+    def __len__(self) -> int:
+        return math.ceil(self.examples / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, self.examples, self.batch_size):
+            end = start + self.batch_size
+            yield self.inputs[start:end], self.labels[start:end]
+
+    def shuffled(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the batches of one epoch, in a random order."""
+        order = torch.randperm(len(self.inputs), generator=generator)[: self.examples]
+        for chosen in torch.split(order.to(self.inputs.device), self.batch_size):
+            yield self.inputs[chosen], self.labels[chosen]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FileData:
+    """Training and validation data from files, as `retrain` takes them.
+
+    Attributes:
+        training: a pair (inputs, labels) in memory, or a Dataset that reads the files again.
+        validation: likewise.
+        class_names: name of each label.
+        preprocessing: what was done to the images, in words.
+    """
+
+    training: Any
+    validation: Any
+    class_names: tuple[str, ...] | None
+    preprocessing: str | None
+
+
+def data_at(
+    training: Path | str,
+    validation: Path | str,
+    *,
+    preprocessing: Any,
+    splits: tuple[str | None, str | None] = (None, None),
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    skip_unreadable: bool = False,
+) -> FileData:
+    """Return what lies at two paths, ready to train on.
+
+    Images are read and prepared once and kept in memory where both sets together take less than
+    a quarter of what is free there.
+
+    Args:
+        training: see `resque.representation.sources.source_at`.
+        validation: likewise; its classes are matched to those of the training data by name.
+        preprocessing: image to tensor.
+        splits: of a `.npz`, for training and validation.
+        class_names: name of each label.
+        batch_size: images read at a time.
+        workers: processes that read images.
+        skip_unreadable: leave out images that cannot be read; only for data that fit in memory.
+
+    Raises:
+        InputError: nothing there that can be trained on, or the classes differ.
+    """
+    names = tuple(class_names) if class_names is not None else None
+    sides = []
+    for path, split in zip((training, validation), splits, strict=True):
+        source = source_at(
+            path,
+            preprocessing=preprocessing,
+            split=split,
+            class_names=names,
+            batch_size=batch_size,
+            workers=workers,
+            skip_unreadable=skip_unreadable,
+        )
+        names = names or source.class_names
+        sides.append((source, trainable(source, psutil.virtual_memory().available / 8)))
+    return FileData(
+        training=sides[0][1],
+        validation=sides[1][1],
+        class_names=names,
+        preprocessing=sides[0][0].preprocessing,
+    )
+
+
+def labels_of(data: Any) -> Tensor | None:
+    """Return the labels (examples,) of data, where they are there without loading the inputs."""
+    if isinstance(data, DataLoader):
+        data = data.dataset
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return checked_labels(data[1], len(data[0]))
+    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
+        return checked_labels(data.tensors[1], len(data))
+    if isinstance(data, Subset):
+        inner = labels_of(data.dataset)
+        return None if inner is None else inner[torch.as_tensor(list(data.indices))]
+    for name in ("targets", "labels"):
+        found = getattr(data, name, None)
+        if isinstance(found, list | tuple | np.ndarray | Tensor) and len(found) == len(data):
+            return checked_labels(found, len(data))
+    return None
+
+
+def _batches(data: Any, batch_size: int, side: str, workers: int) -> Tensors | DataLoader[Any]:
+    if isinstance(data, DataLoader):
+        if isinstance(data.dataset, IterableDataset) or not len(data):
+            raise InputError(
+                f"The {side} loader has no length, or no batches; an epoch cannot be told. Give a "
+                "Dataset that knows how many examples it has."
+            )
+        return data
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    if isinstance(data, tuple | list):
+        if len(data) != 2 or data[1] is None:
+            raise InputError(f"The {side} data have no labels; give (inputs, labels).")
+        source = as_source((data[0], data[1]))
+        inputs, labels = source.batches.arrays  # type: ignore[attr-defined]  # of a pair
+        if not len(inputs):
+            raise InputError(f"The {side} data hold no examples.")
+        return Tensors(inputs, labels, batch_size, whole=side == "validation")
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        n = len(data)  # type: ignore[arg-type]  # map-style data sets have a length
+        if not n:
+            raise InputError(f"The {side} data hold no examples.")
+        training = side == "training"
+        return DataLoader(
+            data,
+            batch_size=batch_size,
+            shuffle=training,
+            generator=torch.Generator() if training else None,
+            drop_last=training and n > batch_size and n % batch_size == 1,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+    raise InputError(
+        f"The {side} data must be a pair of arrays (inputs, labels), a Dataset with a length, or a "
+        f"DataLoader; got a {type(data).__name__}."
+    )
+
+
+def _examples(batches: Tensors | DataLoader[Any]) -> int:
+    if isinstance(batches, Tensors):
+        return batches.examples
+    n = len(batches.dataset)  # type: ignore[arg-type]  # checked by `_batches`
+    if batches.drop_last and batches.batch_size:
+        return n - n % batches.batch_size
+    return n
+
+
+def _require_seen(
+    training: Tensor | None, validation: Tensor | None, names: tuple[str, ...] | None
+) -> None:
+    if training is None or validation is None:
+        return
+    unseen = sorted({*validation.tolist()} - {*training.tolist()})
+    if unseen:
+        told = [repr(names[label]) if names else str(label) for label in unseen[:5]]
+        raise InputError(
+            f"The validation data have {len(unseen)} classes that the training data lack: "
+            f"{', '.join(told)}. Nothing could learn them; leave them out, or add examples."
+        )
+
+
+def _shared_note(training: Any, validation: Any) -> Iterator[str]:
+    shared = _shared_examples(training, validation)
+    if shared:
+        yield (
+            f"{shared} of the validation examples are training examples too, so that accuracy on "
+            "them says little about new data. Split the data anew."
+        )
+
+
+def _shared_examples(training: Any, validation: Any) -> int:
+    """Return how many validation examples are training examples, as far as can be seen."""
+    sides = [
+        side.dataset if isinstance(side, DataLoader) else side for side in (training, validation)
+    ]
+    a, b = sides
+    if a is b:
+        return len(b[0] if isinstance(b, tuple | list) else b)  # type: ignore[arg-type]
+    if isinstance(a, Subset) and isinstance(b, Subset) and a.dataset is b.dataset:
+        return len({*map(int, a.indices)} & {*map(int, b.indices)})
+    files = [_files(side) for side in sides]
+    if files[0] and files[1]:
+        return len(files[0] & files[1])
+    arrays = [
+        side.tensors[0] if isinstance(side, TensorDataset) else side[0]
+        for side in sides
+        if isinstance(side, TensorDataset | tuple | list)
+    ]
+    if len(arrays) < 2:
+        return 0
+    rows = [np.asarray(array.cpu() if isinstance(array, Tensor) else array) for array in arrays]
+    if sum(array.nbytes for array in rows) > _MOST_BYTES_COMPARED:
+        return 0
+    seen = {_digest(row) for row in rows[0]}
+    return sum(_digest(row) in seen for row in rows[1])
+
+
+def _digest(row: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
+
+
+def _files(data: Any) -> set[str]:
+    """Return the files that a folder data set of torchvision, or one like it, reads."""
+    samples = getattr(data, "samples", None)
+    if not isinstance(samples, list) or not samples or not isinstance(samples[0], tuple):
+        return set()
+    return {str(sample[0]) for sample in samples}
