@@ -22,15 +22,28 @@ import torch
 import forward_pass
 import peak_memory
 import predicted_labels
+import probe_and_run
+import recorder
 import speedup
 import startup
 import task
+import training_loop
 from inputs import AbsentError
 from measurement import markdown_table, signature
 
 BENCHMARKS = {
     module.__name__: module
-    for module in (forward_pass, speedup, peak_memory, task, startup, predicted_labels)
+    for module in (
+        forward_pass,
+        speedup,
+        peak_memory,
+        task,
+        startup,
+        predicted_labels,
+        training_loop,
+        recorder,
+        probe_and_run,
+    )
 }
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"

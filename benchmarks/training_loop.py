@@ -19,9 +19,9 @@ BOUND = 1.03
 
 ABOUT = """\
 Seconds of `resque.retrain(...)` with the codecarbon meter open, divided by those of
-benchmarks/barest_loop.py, which makes the same steps and validations with the same seed and measures
-nothing. CIFAR-10 at 32 px, batch 32, Adam. Both copy the model first; the validation accuracies of
-both are compared, and are equal on the CPU. On a GPU the data lie there for both.
+benchmarks/barest_loop.py, which makes the same steps and validations with the same seed and
+measures nothing. CIFAR-10 at 32 px, batch 32, Adam. Both copy the model first; the validation
+accuracies of both are compared, and are equal on the CPU. On a GPU the data lie there for both.
 """
 COLUMNS = (
     "model",

@@ -65,7 +65,7 @@ def test_a_grid_is_returned_as_it_is() -> None:
         ("us", "There is no grid 'us'; .*Did you mean 'USA' \\(United States\\)"),
         ("Germany", "There is no grid 'Germany'; .*Did you mean 'DEU' \\(Germany\\)"),
         ("Germny", "There is no grid 'Germny'; .*Did you mean 'DEU' \\(Germany\\)"),
-        ("FRX", "There is no grid 'FRX'; .*Did you mean .*'FRA'"),
+        ("frx", "There is no grid 'frx'; .*Did you mean .*'FRA'"),
         ("quebec", "There is no grid 'quebec'; expected grams"),
         ("", "There is no grid ''; expected grams"),
         (-3, "There is no grid -3; expected grams .*0 or more"),

@@ -33,14 +33,14 @@ def assert_nothing_lost(found: Writing, *, updates: int, kills: int) -> None:
 
 def test_killed_writers_lose_nothing(tmp_path: Path) -> None:
     """Three writers of 60 updates, two of them killed on the way."""
-    found = write_and_kill(tmp_path, writers=3, each=60, kills=2)
+    found = write_and_kill(tmp_path, writers=3, each=60, kills=2, pause_s=0.01)
     assert_nothing_lost(found, updates=180, kills=2)
 
 
 @pytest.mark.slow
 def test_many_killed_writers_lose_nothing(tmp_path: Path) -> None:
     """Eight writers of 500 updates, one of which is killed 20 times."""
-    found = write_and_kill(tmp_path, writers=8, each=500, kills=20)
+    found = write_and_kill(tmp_path, writers=8, each=500, kills=20, pause_s=0.002)
     assert_nothing_lost(found, updates=4000, kills=20)
 
 
@@ -54,9 +54,9 @@ def test_processes_that_open_a_history_at_once(tmp_path: Path, old: bool) -> Non
         with engine.begin() as connection:
             schema.lift(connection, "0001")
             for number in range(expected):
-                row = schema.row_of(update_of(number=number))
+                row = schema.rows_of(update_of(number=number)).update
                 insert = sa.text("INSERT INTO updates VALUES (:id, :started, :record)")
-                connection.execute(insert, {key: row[key] for key in ("id", "started", "record")})
+                connection.execute(insert, row)
         engine.dispose()
     words = [sys.executable, "-c", _OPEN, f"sqlite:///{file}", str(time.time() + 3)]
     processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(4)]

@@ -1,6 +1,7 @@
 """Processes that write updates into one history, and what kills them.
 
-As a script, one such process: URL, the file of acknowledgements, its first number, how many.
+As a script, one such process: URL, the file of acknowledgements, its first number, how many, and
+the pause after each in seconds.
 """
 
 from __future__ import annotations
@@ -43,8 +44,13 @@ class Writing:
     seconds: float
 
 
-def write_and_kill(folder: Path, *, writers: int, each: int, kills: int, seed: int = 0) -> Writing:
-    """Let processes write `each` updates; kill a random one now and then, and start it anew."""
+def write_and_kill(
+    folder: Path, *, writers: int, each: int, kills: int, pause_s: float = 0.0, seed: int = 0
+) -> Writing:
+    """Let processes write `each` updates; kill a random one now and then, and start it anew.
+
+    A pause after each update leaves time to kill them also where the disk is fast.
+    """
     rng = random.Random(seed)
     url = f"sqlite:///{folder / 'resque.db'}"
     books = [folder / f"acknowledged-{n}" for n in range(writers)]
@@ -53,14 +59,14 @@ def write_and_kill(folder: Path, *, writers: int, each: int, kills: int, seed: i
 
     def started(n: int) -> subprocess.Popen[bytes]:
         sizes[n] = _size(books[n])
-        words = (__file__, url, str(books[n]), str(n * each), str(each))
+        words = (__file__, url, str(books[n]), str(n * each), str(each), str(pause_s))
         return subprocess.Popen([sys.executable, *words])
 
     processes = [started(n) for n in range(writers)]
     killed = 0
     try:
         while any(process.poll() is None for process in processes):
-            time.sleep(rng.uniform(0, 0.3))
+            time.sleep(rng.uniform(0, 0.1))
             # Only those that have written since they were started; a start is no accident.
             busy = [
                 n
@@ -113,7 +119,7 @@ def _found(url: str, books: list[Path], kills: int) -> Writing:
     )
 
 
-def _write(url: str, book: Path, first: int, count: int) -> None:
+def _write(url: str, book: Path, first: int, count: int, pause_s: float) -> None:
     done = [int(line.split()[0]) for line in book.read_text().splitlines()] if book.exists() else []
     history = History(url)
     with book.open("ab", buffering=0) as acknowledged:
@@ -121,7 +127,8 @@ def _write(url: str, book: Path, first: int, count: int) -> None:
             history.add(update_of(number=number))
             # One write to the kernel: what was written so outlives the process.
             os.write(acknowledged.fileno(), b"%d %f\n" % (number, time.time()))
+            time.sleep(pause_s)
 
 
 if __name__ == "__main__":
-    _write(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    _write(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))

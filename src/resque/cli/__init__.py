@@ -16,9 +16,12 @@ import typer
 from typer.exceptions import TyperException
 
 import resque
+from resque.cli import options
 from resque.cli.demo import demo
 from resque.cli.doctor import doctor
+from resque.cli.history import app as history
 from resque.cli.profile import profile
+from resque.cli.retrain import retrain
 from resque.cli.shift import shift
 from resque.cli.task import task
 from resque.errors import ResqueError, ResqueWarning
@@ -43,8 +46,9 @@ def _common(
         raise typer.Exit
 
 
-for command in (profile, shift, task, doctor, demo):
+for command in (profile, shift, task, retrain, doctor, demo):
     app.command()(command)
+app.add_typer(history, name="history")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except options.Resumable as interrupted:
+            _say(f"interrupted; {interrupted}")
+            return INTERRUPTED
         except (ResqueError, OSError) as error:
             _say(f"error: {error}")
             return BAD_INPUT

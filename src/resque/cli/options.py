@@ -37,6 +37,10 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parsed
 
 
+class Resumable(Exception):  # noqa: N818  # the user's wish, no error
+    """The user interrupted a command that can go on later; the message says how."""
+
+
 def number(text: str) -> float:
     """Return the number that an option's text says."""
     try:

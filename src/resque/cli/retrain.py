@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -222,7 +224,7 @@ def retrain(
                 preprocessing=data.preprocessing,
             )
             index = shift_index(old, new).to_dict()
-        with open_meter(meter, calibration=calibration) as opened:
+        with open_meter(meter, calibration=calibration) as opened, _resumable(checkpoint):
             result = retrained(
                 loaded.model,
                 data.training,
@@ -248,6 +250,18 @@ def retrain(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     typer.echo(f"update {result.update.id[:8]} added to {store.url}", err=True)
+
+
+@contextmanager
+def _resumable(checkpoint: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if checkpoint is None or not checkpoint.exists():
+            raise
+        raise options.Resumable(
+            f"the same command goes on from the last whole epoch, in {str(checkpoint)!r}"
+        ) from interrupt
 
 
 def _target(accuracy: float | None, patience: float | None, min_delta: float) -> Target:

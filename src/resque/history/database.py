@@ -72,12 +72,16 @@ class Database:
         InputError: the URL is none, or its driver is not installed.
     """
 
+    engine: sa.Engine
+    file: Path | None
+    timeout_s: float
+
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         parsed = _parsed(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         in_memory = sqlite and parsed.database in (None, "", ":memory:")
-        self.file: Path | None = None
+        self.file = None
         if sqlite and not in_memory:
             database = str(parsed.database)
             self.file = Path(database.removeprefix("file:")).absolute()

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from resque.errors import InputError, nearest
 from resque.history.records import Start
-from resque.history.schema import LABELS, UPDATES, utc
+from resque.history.schema import LABELS, SUMMARIES, utc
 from resque.history.update import Ended
 
 
@@ -60,7 +60,7 @@ _CHOICES = {
 
 
 def conditions_of(filters: Filters) -> list[sa.ColumnElement[bool]]:
-    """Return the filters as conditions on `UPDATES`, all of which are to be met.
+    """Return the filters as conditions on `SUMMARIES`, all of which are to be met.
 
     Raises:
         InputError: a filter is unknown, or its value is none that it can have.
@@ -72,11 +72,11 @@ def conditions_of(filters: Filters) -> list[sa.ColumnElement[bool]]:
         elif name == "reached":
             if not isinstance(value, bool):
                 raise InputError(f"reached must be True or False; got {value!r}.")
-            found.append(UPDATES.c.reached.is_(value))
+            found.append(SUMMARIES.c.reached.is_(value))
         elif name == "since":
-            found.append(UPDATES.c.started >= _moment(name, value, time.min))
+            found.append(SUMMARIES.c.started >= _moment(name, value, time.min))
         elif name == "until":
-            found.append(UPDATES.c.started <= _moment(name, value, time.max))
+            found.append(SUMMARIES.c.started <= _moment(name, value, time.max))
         elif name == "labels":
             found += _label_conditions(value)
         else:
@@ -89,7 +89,7 @@ def conditions_of(filters: Filters) -> list[sa.ColumnElement[bool]]:
 
 
 def _exact(name: str, value: object) -> sa.ColumnElement[bool]:
-    column = UPDATES.c[name]
+    column = SUMMARIES.c[name]
     if value is None and name in _NULLABLE:
         return column.is_(None)
     if not isinstance(value, str):
@@ -109,7 +109,7 @@ def _label_conditions(labels: object) -> Iterator[sa.ColumnElement[bool]]:
             f"labels must be names and values, such as {{'shift': 'blur'}}; got {labels!r}."
         )
     for key, value in labels.items():
-        yield UPDATES.c.id.in_(
+        yield SUMMARIES.c.id.in_(
             sa.select(LABELS.c.update_id).where(LABELS.c.key == key, LABELS.c.value == str(value))
         )
 

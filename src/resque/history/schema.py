@@ -1,13 +1,15 @@
 """The tables of a history, what of an update stands in which column, and how old ones are lifted.
 
-The record is the update, whole, as JSON. All other columns are copies of what is in it, there to
-find updates and to list them without reading the records.
+`UPDATES` has the record: the update, whole, as JSON. The other tables are copies of what is in it,
+there to find updates and to list them. They are apart because a record is some thousand times as
+long as a number, and whoever looks at a column has to pass by all that stands before it.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,13 @@ UPDATES = sa.Table(
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("started", sa.String(32), nullable=False),
     sa.Column("record", sa.Text, nullable=False),
+)
+
+SUMMARIES = sa.Table(
+    "update_summaries",
+    _metadata,
+    sa.Column("id", sa.String(32), sa.ForeignKey("updates.id"), primary_key=True),
+    sa.Column("started", sa.String(32), nullable=False),
     sa.Column("model", sa.String(255)),
     sa.Column("weights", sa.String(64)),
     sa.Column("start", sa.String(32)),
@@ -64,10 +73,10 @@ UPDATES = sa.Table(
     sa.Column("components", sa.String(255)),
     sa.Column("calibration", sa.String(255)),
     sa.Column("hardware", sa.String(255)),
-    sa.Column("labels", sa.Text),
-    sa.Index("updates_by_time", "started", "id"),
-    sa.Index("updates_by_model", "model", "started", "id"),
-    sa.Index("updates_by_weights", "weights"),
+    sa.Column("labels", sa.Text, nullable=False),
+    sa.Index("update_summaries_by_time", "started", "id"),
+    sa.Index("update_summaries_by_model", "model", "started", "id"),
+    sa.Index("update_summaries_by_weights", "weights"),
 )
 
 LABELS = sa.Table(
@@ -88,14 +97,24 @@ def utc(moment: datetime) -> str:
     return known.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def row_of(update: Update) -> dict[str, Any]:
-    """Return the columns of an update in `UPDATES`.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of an update: that in `UPDATES`, that in `SUMMARIES`, and those in `LABELS`."""
+
+    update: dict[str, Any]
+    summary: dict[str, Any]
+    labels: list[dict[str, str]]
+
+
+def rows_of(update: Update) -> Rows:
+    """Return the rows of an update in all tables.
 
     Raises:
         InputError: it cannot be written as JSON, or did not start at a date.
     """
     try:
-        record = json.dumps(update.to_dict(), allow_nan=False)
+        whole = update.to_dict()
+        record = json.dumps(whole, allow_nan=False)
         started = utc(datetime.fromisoformat(update.started))
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
@@ -103,10 +122,8 @@ def row_of(update: Update) -> dict[str, Any]:
             f"kept: {error}. Measures are plain, finite numbers, and None where they are not "
             "known; the start is a date and time in ISO 8601."
         ) from error
-    return {
-        "id": update.id,
-        "started": started,
-        "record": record,
+    key = {"id": whole["id"], "started": started}
+    summary = {
         "model": update.signature.model,
         "weights": update.signature.weights,
         "start": update.start,
@@ -122,17 +139,16 @@ def row_of(update: Update) -> dict[str, Any]:
         "hardware": update.hardware.name,
         "labels": json.dumps(dict(update.labels)),
     }
+    labels = [
+        {"update_id": whole["id"], "key": str(name), "value": str(value)}
+        for name, value in update.labels.items()
+    ]
+    return Rows(key | {"record": record}, key | summary, labels)
 
 
 def components_of(reading: EnergyReading) -> str:
     """Return what the total of a reading is made of, such as "cpu model, gpu counter"."""
     return ", ".join(sorted(f"{c.name} {c.source}" for c in reading.components if c.counted))
-
-
-def label_rows_of(row: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the rows in `LABELS` of a row of `UPDATES`."""
-    labels = json.loads(row["labels"])
-    return [{"update_id": row["id"], "key": k, "value": str(v)} for k, v in labels.items()]
 
 
 def make_current(database: Database) -> None:

@@ -24,10 +24,11 @@ from resque.history.records import Grid
 from resque.history.schema import (
     LABELS,
     MEASURES,
+    SUMMARIES,
     UPDATES,
-    label_rows_of,
+    Rows,
     make_current,
-    row_of,
+    rows_of,
 )
 from resque.history.update import Update
 
@@ -94,7 +95,7 @@ class UpdateSummary:
         return asdict(self) | {"labels": dict(self.labels)}
 
 
-_SUMMARY = tuple(UPDATES.c[name] for name in UpdateSummary.__dataclass_fields__)
+_SUMMARY = tuple(SUMMARIES.c[name] for name in UpdateSummary.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ class History:
         Raises:
             InputError: it is no update, or cannot be written.
         """
-        return self._insert([row_of(_checked(update))]) == 1
+        return self._insert([rows_of(_checked(update))]) == 1
 
     def import_from(self, path: Path | str, *, progress: bool = False) -> ImportResult:
         """Return how many updates of a JSON Lines file were new, and which lines are bad.
@@ -188,7 +189,7 @@ class History:
         path = existing(path)
         added = read = 0
         bad: list[tuple[int, str]] = []
-        rows: list[dict[str, Any]] = []
+        rows: list[Rows] = []
         try:
             with path.open("rb") as lines, _bar(path.stat().st_size, progress) as advance:
                 for number, line in enumerate(lines, 1):
@@ -196,7 +197,7 @@ class History:
                     if not line.strip():
                         continue
                     try:
-                        rows.append(row_of(_read(line)))
+                        rows.append(rows_of(_read(line)))
                     except InputError as error:
                         bad.append((number, str(error)))
                         continue
@@ -209,7 +210,7 @@ class History:
         added += self._insert(rows)
         return ImportResult(added, read - added, tuple(bad))
 
-    def _insert(self, rows: Sequence[dict[str, Any]]) -> int:
+    def _insert(self, rows: Sequence[Rows]) -> int:
         try:
             return self._insert_new(rows)
         except IntegrityError:
@@ -217,17 +218,19 @@ class History:
             # sees it. SQLite's transactions that write come one after the other.
             return self._insert_new(rows)
 
-    def _insert_new(self, rows: Sequence[dict[str, Any]]) -> int:
-        given = {row["id"]: row for row in rows}
+    def _insert_new(self, rows: Sequence[Rows]) -> int:
+        given = {row.update["id"]: row for row in rows}
         known = sa.select(UPDATES.c.id).where(UPDATES.c.id.in_([*given]))
         with self._transaction(writes=True) as connection:
             there = set(connection.scalars(known))
             new = [row for update_id, row in given.items() if update_id not in there]
-            if new:
-                connection.execute(UPDATES.insert(), new)
-            labels = [label for row in new for label in label_rows_of(row)]
-            if labels:
-                connection.execute(LABELS.insert(), labels)
+            for table, values in (
+                (UPDATES, [row.update for row in new]),
+                (SUMMARIES, [row.summary for row in new]),
+                (LABELS, [label for row in new for label in row.labels]),
+            ):
+                if values:
+                    connection.execute(table.insert(), values)
         return len(new)
 
     # --- reading ---------------------------------------------------------------------------------
@@ -291,7 +294,7 @@ class History:
         Raises:
             InputError: a filter is none of these.
         """
-        query = sa.select(sa.func.count()).select_from(UPDATES).where(*conditions_of(filters))
+        query = sa.select(sa.func.count()).select_from(SUMMARIES).where(*conditions_of(filters))
         with self._transaction() as connection:
             return connection.scalar(query) or 0
 
@@ -329,7 +332,7 @@ class History:
         """
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise InputError(f"limit must be a whole number of 1 or more; got {limit!r}.")
-        order = [UPDATES.c.started, UPDATES.c.id]
+        order = [SUMMARIES.c.started, SUMMARIES.c.id]
         query = (
             sa.select(*_SUMMARY)
             .where(*conditions_of(filters))
@@ -370,8 +373,8 @@ class History:
                     f"{nearest(str(name), MEASURES)}"
                 )
         conditions = conditions_of(filters)
-        columns = [UPDATES.c[name] for name in names]
-        query = sa.select(*columns).where(*conditions).order_by(UPDATES.c.started, UPDATES.c.id)
+        columns = [SUMMARIES.c[name] for name in names]
+        query = sa.select(*columns).where(*conditions).order_by(SUMMARIES.c.started, SUMMARIES.c.id)
         metered = [name for name in names if name in _METERED]
         with self._transaction() as connection:
             if metered and not mixed_meters:
@@ -430,9 +433,10 @@ class History:
     def _records(self, filters: Filters) -> Iterator[tuple[str, str]]:
         # Here and not in the generator: a wrong filter is an error at the call.
         query = (
-            sa.select(UPDATES.c.id, UPDATES.c.started, UPDATES.c.record)
+            sa.select(SUMMARIES.c.id, SUMMARIES.c.started, UPDATES.c.record)
+            .join(UPDATES, UPDATES.c.id == SUMMARIES.c.id)
             .where(*conditions_of(filters))
-            .order_by(UPDATES.c.started, UPDATES.c.id)
+            .order_by(SUMMARIES.c.started, SUMMARIES.c.id)
             .limit(_ROWS_AT_ONCE)
         )
 
@@ -448,7 +452,7 @@ class History:
                 if len(rows) < _ROWS_AT_ONCE:
                     return
                 last = sa.tuple_(sa.literal(rows[-1].started), sa.literal(rows[-1].id))
-                after = sa.tuple_(UPDATES.c.started, UPDATES.c.id) > last
+                after = sa.tuple_(SUMMARIES.c.started, SUMMARIES.c.id) > last
 
         return pages()
 
@@ -535,11 +539,11 @@ def _read_or_warn(update_id: str, record: str) -> Update | None:
 def _require_one_meter(
     connection: sa.Connection, conditions: list[sa.ColumnElement[bool]], measures: list[str]
 ) -> None:
-    columns = [UPDATES.c[name] for name in _METERS]
+    columns = [SUMMARIES.c[name] for name in _METERS]
     query = (
-        sa.select(*columns, UPDATES.c.energy_modelled, sa.func.count().label("updates"))
-        .where(*conditions, sa.or_(*(UPDATES.c[name].is_not(None) for name in measures)))
-        .group_by(*columns, UPDATES.c.energy_modelled)
+        sa.select(*columns, SUMMARIES.c.energy_modelled, sa.func.count().label("updates"))
+        .where(*conditions, sa.or_(*(SUMMARIES.c[name].is_not(None) for name in measures)))
+        .group_by(*columns, SUMMARIES.c.energy_modelled)
         .order_by(*columns)
     )
     found = connection.execute(query).mappings().all()

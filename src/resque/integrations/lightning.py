@@ -1,5 +1,7 @@
 """Records the update that a Lightning Trainer makes."""
 
+# ruff: noqa: ARG002  # hooks are given more than they need
+
 from __future__ import annotations
 
 import math
@@ -10,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from resque.errors import InputError, missing_extra
 from resque.history.records import DataSizes, Grid, Recipe, Target
@@ -25,6 +26,8 @@ except ImportError as error:
     raise missing_extra("lightning", "lightning") from error
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from resque.measure.energy import Meter
 
 _CURE = (
@@ -68,7 +71,7 @@ class UpdateCallback(Callback):
         >>> callback.update  # before Trainer(callbacks=[callback]).fit(...)
         Traceback (most recent call last):
         ...
-        resque.errors.InputError: No update was recorded: give this callback to a trainer, and ...
+        resque.errors.InputError: Nothing was recorded yet: train with this callback first.
     """
 
     def __init__(

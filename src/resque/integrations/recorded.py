@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from resque.errors import InputError
 from resque.history.records import DataSizes
 from resque.history.store import History
 from resque.history.update import Update
 from resque.measure.recorder import Diverged, Recorder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class RecordedTraining:
@@ -40,9 +41,7 @@ class RecordedTraining:
             InputError: no training has begun, or it has not ended.
         """
         if self.recorder is None:
-            raise InputError(
-                "No update was recorded: give this callback to a trainer, and train first."
-            )
+            raise InputError("Nothing was recorded yet: train with this callback first.")
         return self.recorder.update
 
     def begins(self, model: nn.Module, data: DataSizes) -> Recorder:

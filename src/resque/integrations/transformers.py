@@ -1,5 +1,7 @@
 """Records the update that a Hugging Face Trainer makes."""
 
+# ruff: noqa: ARG002  # hooks are given more than they need
+
 from __future__ import annotations
 
 import math
@@ -69,7 +71,7 @@ class UpdateCallback(TrainerCallback):
         >>> callback.update  # before Trainer(..., callbacks=[callback]).train()
         Traceback (most recent call last):
         ...
-        resque.errors.InputError: No update was recorded: give this callback to a trainer, and ...
+        resque.errors.InputError: Nothing was recorded yet: train with this callback first.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class UpdateCallback(TrainerCallback):
         classes = getattr(getattr(model, "config", None), "num_labels", None)
         if isinstance(classes, int):
             recorder.has_classes(classes)
-        if "codecarbon" in args.report_to and recorder.meter.name != "none":
+        if "codecarbon" in (args.report_to or ()) and recorder.meter.name != "none":
             warnings.warn(
                 "The Trainer runs a codecarbon of its own beside this meter, as report_to names "
                 "it: it writes emissions.csv, asks the network where it is, and its own work is "
@@ -173,18 +175,14 @@ class UpdateCallback(TrainerCallback):
     on_epoch_end = on_step_end
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, float],
-        **given: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         """Record a validation."""
         recorder = self._training.recorder
         # The Trainer evaluates outside of training, too.
         if self._watched is None or recorder is None:
             return
+        metrics = given["metrics"]
         accuracy = metric_of(metrics, self.monitor, _CURE)
         loss = None if self.monitor_loss is None else metrics.get(self.monitor_loss)
         examples = len(given["eval_dataloader"].dataset)
@@ -217,7 +215,7 @@ class _Watched:
         self._loss: Tensor | None = None
         self._batches = 0
         self._handles = [
-            parameter.register_post_accumulate_grad_hook(self._gradient)
+            parameter.register_post_accumulate_grad_hook(self._gradient)  # type: ignore[no-untyped-call]
             for parameter in model.parameters()
             if parameter.requires_grad
         ]
@@ -245,12 +243,12 @@ class _Watched:
         self._norms[parameter] = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
 
     def _output(self, model: nn.Module, inputs: Any, named: Mapping[str, Any], output: Any) -> None:
-        loss = getattr(output, "loss", None)
+        loss = output.get("loss") if isinstance(output, Mapping) else None
         if not model.training or loss is None:
             return
         loss = loss.detach().mean()
-        # With the number of items the model divides by those of the whole step, so that the
-        # losses of its batches add up; without, each is a mean of its own.
+        # A model that is told the number of items divides by those of the whole step, so that the
+        # losses of its batches add up; otherwise the Trainer divides by the number of batches.
         if named.get("num_items_in_batch") is None:
             self._batches += 1
         self._loss = loss if self._loss is None else self._loss + loss

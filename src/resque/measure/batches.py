@@ -15,7 +15,17 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from resque.errors import InputError
 from resque.history.records import DataSizes, Recipe
@@ -80,12 +90,14 @@ class TrainingData:
             validation, max(recipe.batch_size, _VALIDATION_BATCH), "validation", workers
         )
         known = labels_of(training), labels_of(validation)
+        if _places(validation) is not None:
+            _require_seen(*known, names)
         for labels in known:
             if labels is not None and names is not None:
                 named_or_raise(labels, names)
-        _require_seen(*known, names)
         examples = _examples(shuffled)
-        batch_size = shuffled.batch_size or recipe.batch_size
+        # A loader with batches of its own making has no one size of them.
+        batch_size = shuffled.batch_size or math.ceil(examples / len(shuffled))
         most = None if known[0] is None else int(known[0].max()) + 1
         sizes = DataSizes(
             training_examples=examples,
@@ -114,21 +126,23 @@ class TrainingData:
             for part in parts:
                 part.inputs, part.labels = part.inputs.to(device), part.labels.to(device)
 
-    def epoch(self, seed: int, number: int) -> Iterator[tuple[Any, Any]]:
-        """Give (inputs, labels) of one epoch, in an order that the seed and its number decide.
+    def seed(self, seed: int, number: int) -> int:
+        """Seed what an epoch draws from, and return with which number.
 
-        The global random states are seeded too, for augmentation, dropout and loaders without a
-        generator of their own; put them back afterwards.
+        That is the global random states, for augmentation, dropout and users' transforms, and
+        the generators of loaders; put them back afterwards.
         """
-        drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        torch.manual_seed(drawn)
-        np.random.seed(drawn)  # noqa: NPY002  # the global one, which users' transforms draw from
-        random.seed(drawn)
+        drawn = seeded(seed, number)
+        for generator in self._generators():
+            generator.manual_seed(drawn)
+        return drawn
+
+    def epoch(self, seed: int, number: int) -> Iterator[tuple[Any, Any]]:
+        """Give (inputs, labels) of one epoch, in an order that the seed and its number decide."""
+        drawn = self.seed(seed, number)
         if isinstance(self.training, Tensors):
             yield from self.training.shuffled(torch.Generator().manual_seed(drawn))
             return
-        if self.training.generator is not None:
-            self.training.generator.manual_seed(drawn)
         for batch in self.training:
             yield split_batch(batch)
 
@@ -143,18 +157,13 @@ class TrainingData:
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
         """Put the generators of the user's own loaders back as they were."""
-        generators = {
-            id(generator): generator
-            for side in (self.training, self.validation)
-            for holder in (side, getattr(side, "sampler", None))
-            if isinstance(generator := getattr(holder, "generator", None), torch.Generator)
-        }
-        states = {key: generator.get_state() for key, generator in generators.items()}
+        generators = self._generators()
+        states = [generator.get_state() for generator in generators]
         try:
             yield
         finally:
-            for key, generator in generators.items():
-                generator.set_state(states[key])
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
     def first_inputs(self, n: int = 2) -> Any:
         """Return the inputs of the first few validation examples, as one batch."""
@@ -164,6 +173,42 @@ class TrainingData:
         if isinstance(inputs, tuple | list):
             return type(inputs)(value[:n] for value in inputs)
         return {key: value[:n] for key, value in inputs.items()}
+
+    def digest(self) -> str:
+        """Return 32 hex digits of the sizes, the labels and the inputs, as far as they are known.
+
+        Very large inputs count with evenly spaced examples of them.
+        """
+        digest = hashlib.blake2b(repr(self.sizes).encode(), digest_size=16)
+        for side, labels in zip((self.training, self.validation), self.labels, strict=True):
+            if labels is not None:
+                digest.update(labels.numpy().tobytes())
+            if isinstance(side, Tensors):
+                some = side.inputs[:: 1 + side.inputs.nbytes // _MOST_BYTES_COMPARED]
+                some = some.detach().cpu().contiguous().reshape(-1)
+                digest.update(some.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _generators(self) -> list[torch.Generator]:
+        """Return the generators that the user's own loaders draw from."""
+        found = {}
+        for side in (self.training, self.validation):
+            batches = getattr(side, "batch_sampler", None)
+            samplers = getattr(side, "sampler", None), getattr(batches, "sampler", None)
+            for holder in (side, batches, *samplers):
+                generator = getattr(holder, "generator", None)
+                if isinstance(generator, torch.Generator):
+                    found[id(generator)] = generator
+        return [*found.values()]
+
+
+def seeded(seed: int, number: int = 0) -> int:
+    """Seed the global random states of torch, numpy and Python, and return with which number."""
+    drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    torch.manual_seed(drawn)
+    np.random.seed(drawn)  # noqa: NPY002  # the global one, which users' transforms draw from
+    random.seed(drawn)
+    return drawn
 
 
 class Tensors:
@@ -259,9 +304,14 @@ def data_at(
 
 
 def labels_of(data: Any) -> Tensor | None:
-    """Return the labels (examples,) of data, where they are there without loading the inputs."""
+    """Return the labels (examples,) of data, where they are there without loading the inputs.
+
+    A loader whose sampler does not say what it draws counts with its whole data set.
+    """
     if isinstance(data, DataLoader):
-        data = data.dataset
+        drawn = _drawn(data)
+        inner = labels_of(data.dataset)
+        return inner[torch.as_tensor(drawn)] if inner is not None and drawn is not None else inner
     if isinstance(data, tuple | list) and len(data) == 2:
         return checked_labels(data[1], len(data[0]))
     if isinstance(data, TensorDataset) and len(data.tensors) == 2:
@@ -287,7 +337,12 @@ def _batches(data: Any, batch_size: int, side: str, workers: int) -> Tensors | D
     if isinstance(data, TensorDataset):
         data = data.tensors
     if isinstance(data, tuple | list):
-        if len(data) != 2 or data[1] is None:
+        if len(data) != 2:
+            raise InputError(
+                f"The {side} data must be a pair (inputs, labels); got {len(data)} entries. For "
+                "examples or batches in a list, give a DataLoader."
+            )
+        if data[1] is None:
             raise InputError(f"The {side} data have no labels; give (inputs, labels).")
         source = as_source((data[0], data[1]))
         inputs, labels = source.batches.arrays  # type: ignore[attr-defined]  # of a pair
@@ -317,7 +372,9 @@ def _batches(data: Any, batch_size: int, side: str, workers: int) -> Tensors | D
 def _examples(batches: Tensors | DataLoader[Any]) -> int:
     if isinstance(batches, Tensors):
         return batches.examples
-    n = len(batches.dataset)  # type: ignore[arg-type]  # checked by `_batches`
+    drawn = _drawn(batches)
+    known = type(batches.batch_sampler) is BatchSampler  # it then draws from the sampler
+    n = len(drawn) if drawn is not None else len(batches.sampler if known else batches.dataset)  # type: ignore[arg-type]
     if batches.drop_last and batches.batch_size:
         return n - n % batches.batch_size
     return n
@@ -330,9 +387,13 @@ def _require_seen(
         return
     unseen = sorted({*validation.tolist()} - {*training.tolist()})
     if unseen:
-        told = [repr(names[label]) if names else str(label) for label in unseen[:5]]
+        told = [
+            repr(names[label]) if names and label < len(names) else str(label)
+            for label in unseen[:5]
+        ]
         raise InputError(
-            f"The validation data have {len(unseen)} classes that the training data lack: "
+            f"The validation data have {len(unseen)} class{'es' * (len(unseen) > 1)} that the "
+            "training data lack: "
             f"{', '.join(told)}. Nothing could learn them; leave them out, or add examples."
         )
 
@@ -348,38 +409,64 @@ def _shared_note(training: Any, validation: Any) -> Iterator[str]:
 
 def _shared_examples(training: Any, validation: Any) -> int:
     """Return how many validation examples are training examples, as far as can be seen."""
-    sides = [
-        side.dataset if isinstance(side, DataLoader) else side for side in (training, validation)
-    ]
-    a, b = sides
+    sides = _places(training), _places(validation)
+    if sides[0] is None or sides[1] is None:
+        return 0
+    a, seen = sides[0]
+    b, validated = sides[1]
     if a is b:
-        return len(b[0] if isinstance(b, tuple | list) else b)  # type: ignore[arg-type]
-    if isinstance(a, Subset) and isinstance(b, Subset) and a.dataset is b.dataset:
-        return len({*map(int, a.indices)} & {*map(int, b.indices)})
-    files = [_files(side) for side in sides]
+        return int(np.isin(validated, seen).sum())
+    files = _files(a), _files(b)
     if files[0] and files[1]:
-        return len(files[0] & files[1])
-    arrays = [
-        side.tensors[0] if isinstance(side, TensorDataset) else side[0]
-        for side in sides
-        if isinstance(side, TensorDataset | tuple | list)
-    ]
-    if len(arrays) < 2:
+        known = {files[0][place] for place in seen}
+        return sum(files[1][place] in known for place in validated)
+    rows = _rows(a), _rows(b)
+    if rows[0] is None or rows[1] is None:
         return 0
-    rows = [np.asarray(array.cpu() if isinstance(array, Tensor) else array) for array in arrays]
-    if sum(array.nbytes for array in rows) > _MOST_BYTES_COMPARED:
+    if rows[0].nbytes + rows[1].nbytes > _MOST_BYTES_COMPARED:
         return 0
-    seen = {_digest(row) for row in rows[0]}
-    return sum(_digest(row) in seen for row in rows[1])
+    digests = {_digest(rows[0][place]) for place in seen}
+    return sum(_digest(rows[1][place]) in digests for place in validated)
+
+
+def _places(data: Any) -> tuple[Any, np.ndarray] | None:
+    """Return the data set at the bottom and the places in it that data hold; None if unknown."""
+    if isinstance(data, DataLoader):
+        inner, chosen = _places(data.dataset), _drawn(data)
+        return None if inner is None or chosen is None else (inner[0], inner[1][chosen])
+    if isinstance(data, Subset):
+        inner = _places(data.dataset)
+        return None if inner is None else (inner[0], inner[1][np.asarray(data.indices, int)])
+    return data, np.arange(len(data[0] if isinstance(data, tuple | list) else data))
+
+
+def _drawn(loader: DataLoader[Any]) -> np.ndarray | None:
+    """Return the places in its data set that a loader draws from; None if it does not say."""
+    if type(loader.batch_sampler) is not BatchSampler:
+        return None
+    if isinstance(loader.sampler, SubsetRandomSampler):
+        return np.asarray(loader.sampler.indices, int)
+    if isinstance(loader.sampler, SequentialSampler | RandomSampler):
+        return np.arange(len(loader.dataset))  # type: ignore[arg-type]  # checked by `_batches`
+    return None
+
+
+def _rows(data: Any) -> np.ndarray | None:
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    if not isinstance(data, tuple | list):
+        return None
+    inputs = data[0]
+    return np.asarray(inputs.detach().cpu() if isinstance(inputs, Tensor) else inputs)
 
 
 def _digest(row: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
 
 
-def _files(data: Any) -> set[str]:
+def _files(data: Any) -> list[str]:
     """Return the files that a folder data set of torchvision, or one like it, reads."""
     samples = getattr(data, "samples", None)
     if not isinstance(samples, list) or not samples or not isinstance(samples[0], tuple):
-        return set()
-    return {str(sample[0]) for sample in samples}
+        return []
+    return [str(sample[0]) for sample in samples]

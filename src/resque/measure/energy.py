@@ -98,6 +98,36 @@ class _Moment:
     cpu: CpuTimes | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Span:
+    """What was counted between two moments."""
+
+    seconds: float
+    joules: dict[str, float]
+    broken: frozenset[str]  # gauges that lost count on the way
+    load: float | None
+
+    @classmethod
+    def between(cls, start: _Moment, end: _Moment) -> _Span:
+        return cls(
+            seconds=end.seconds - start.seconds,
+            joules={name: end.joules[name] - start.joules[name] for name in end.joules},
+            broken=frozenset(n for n in end.breaks if end.breaks[n] != start.breaks[n]),
+            load=other_load(start.cpu, end.cpu) if start.cpu and end.cpu else None,
+        )
+
+    def __add__(self, other: _Span) -> _Span:
+        seconds = self.seconds + other.seconds
+        known = self.load is not None and other.load is not None and seconds > 0
+        mine, theirs = (self.load or 0.0) * self.seconds, (other.load or 0.0) * other.seconds
+        return _Span(
+            seconds=seconds,
+            joules={name: joules + other.joules[name] for name, joules in self.joules.items()},
+            broken=self.broken | other.broken,
+            load=(mine + theirs) / seconds if known else None,
+        )
+
+
 class Meter:
     """Counts joules up, and gives the difference between two moments as a window.
 
@@ -263,13 +293,12 @@ class Meter:
                 with self._lock:
                     self._count()
 
-    def _between(self, start: _Moment, end: _Moment) -> EnergyReading:
-        seconds = end.seconds - start.seconds
+    def _reading(self, span: _Span) -> EnergyReading:
         components = []
         for gauge in self._gauges:
-            joules = end.joules[gauge.name] - start.joules[gauge.name]
-            whole = start.breaks[gauge.name] == end.breaks[gauge.name]
-            known = whole and joules > 0 and seconds >= gauge.step_s
+            joules = span.joules[gauge.name]
+            whole = gauge.name not in span.broken
+            known = whole and joules > 0 and span.seconds >= gauge.step_s
             components.append(
                 Component(
                     name=gauge.name,
@@ -281,9 +310,9 @@ class Meter:
             )
         reading = EnergyReading(
             components=tuple(components),
-            seconds=seconds,
+            seconds=span.seconds,
             meter=self.name,
-            other_load=other_load(start.cpu, end.cpu) if start.cpu and end.cpu else None,
+            other_load=span.load,
         )
         return reading if self._calibration is None else self._calibration.apply(reading)
 
@@ -291,15 +320,28 @@ class Meter:
 class Window:
     """A stretch of time and its energy; `Meter.window` makes it.
 
+    A window that has ended may be started again: it adds up, so that many stretches, each too
+    short for a counter, have a known energy together.
+
     Args:
         meter: what reads it.
         name: what goes on in it, for messages.
+
+    Example:
+        >>> with open_meter("none") as meter:
+        ...     window = meter.window("validation")
+        ...     for _ in range(3):
+        ...         with window:
+        ...             pass
+        >>> window.reading.seconds > 0
+        True
     """
 
     def __init__(self, meter: Meter, name: str) -> None:
         self.name = name
         self._meter = meter
         self._start: _Moment | None = None
+        self._span: _Span | None = None
         self._reading: EnergyReading | None = None
 
     @property
@@ -335,11 +377,11 @@ class Window:
         """Start the window and return it.
 
         Raises:
-            InputError: it has started before, or the meter is closed.
+            InputError: it has started and not ended, or the meter is closed.
         """
         if self._start is not None:
             raise InputError(
-                f"The window {self.name!r} has started already; ask the meter for a new one."
+                f"The window {self.name!r} has started already; end it before it starts again."
             )
         self._start = self._meter._now()
         return self
@@ -350,10 +392,13 @@ class Window:
         Raises:
             InputError: the window has not started, or the meter was closed meanwhile.
         """
-        if self._start is None:
-            raise InputError(f"The window {self.name!r} has not started; enter it with `with`.")
+        if self._start is not None:
+            span = _Span.between(self._start, self._meter._now())
+            self._span = span if self._span is None else self._span + span
+            self._start = None
+            self._reading = self._meter._reading(self._span)
         if self._reading is None:
-            self._reading = self._meter._between(self._start, self._meter._now())
+            raise InputError(f"The window {self.name!r} has not started; enter it with `with`.")
         return self._reading
 
     def __enter__(self) -> Window:

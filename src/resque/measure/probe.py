@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from resque.measure.energy import open_meter
 from resque.measure.machine import hardware_of
 from resque.measure.measures import gradient_norm, parameter_change
 from resque.measure.retrain import started
-from resque.measure.training import Training
+from resque.measure.training import Training, most_steps
 from resque.representation.stream import device_of, same_random_state
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def probe(
     warmup: int = 5,
     meter: Meter | str = "codecarbon",
     untrained: Callable[[], nn.Module] | None = None,
-    class_names: tuple[str, ...] | None = None,
+    class_names: Sequence[str] | None = None,
     workers: int = 0,
 ) -> Probe:
     """Return what a training step and a validation cost here, from a few of them on a copy.
@@ -200,8 +200,7 @@ def probe(
         with same_random_state(device), data.undisturbed():
             student, head = started(model, recipe, data, untrained)
             data.to(device)
-            total = max(math.ceil(recipe.max_epochs * data.sizes.steps_per_epoch), 1)
-            run = Training(student, recipe, total, head)
+            run = Training(student, recipe, most_steps(recipe, data.sizes.steps_per_epoch), head)
             run.train()
             return _probed(run, data, opened, steps, warmup, validated=validation is not None)
     finally:
@@ -223,10 +222,14 @@ def _probed(
         norms.append(gradient_norm(run.parameters))
         run.step()
 
+    for _ in range(warmup // 2):
+        step()
+    # The first steps are slow, and would foretell too few.
     with meter.window("warm-up") as window:
-        for _ in range(warmup):
+        for _ in range(warmup - warmup // 2):
             step()
-    wanted = math.ceil(_LEAST_SECONDS / max(window.seconds / warmup, 1e-9))
+    each = window.seconds / (warmup - warmup // 2)
+    wanted = math.ceil(_LEAST_SECONDS / max(each, 1e-9))
     timed = max(steps, min(wanted, _MOST_STEPS))
     sizes = [len(block) for block in torch.arange(timed).tensor_split(_BLOCKS)]
     readings = []
@@ -247,6 +250,12 @@ def _probed(
                 run.validate(data.validated())
             validations.append(window.reading)
     values = [loss.item() for loss in losses[: warmup + steps]]
+    if not all(map(math.isfinite, values)):
+        raise InputError(
+            f"The training loss became {values[-1]} within {warmup + steps} steps, so that there "
+            "is nothing to foretell from them. Lower the learning rate "
+            f"({run.recipe.learning_rate:g})."
+        )
     norms = norms[: warmup + steps]
     reading = whole.reading
     blocks = _per([r.joules for r in readings], sizes)

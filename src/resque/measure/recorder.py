@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from resque.errors import InputError
 from resque.history.records import (
@@ -59,7 +60,20 @@ class Recorder:
         points: one per validation so far.
         steps: optimiser steps so far.
         ended: why the update has ended; None while it goes on.
+
+    Example:
+        >>> loader = torch.utils.data.DataLoader([(torch.ones(2), 0), (torch.zeros(2), 1)])
+        >>> model = nn.Linear(2, 2)
+        >>> with recording(model, loader, loader, meter="none") as recorder:
+        ...     nn.functional.cross_entropy(model(torch.ones(1, 2)), torch.tensor([0])).backward()
+        ...     recorder.step()
+        >>> recorder.update.epochs, recorder.update.ended
+        (0.5, 'max_epochs')
     """
+
+    points: list[Point]
+    steps: int
+    ended: Ended | None
 
     def __init__(
         self,
@@ -81,9 +95,7 @@ class Recorder:
         assert inner is not None  # noqa: S101  # narrows the type: a module was given
         self.model, self.target, self.data, self.recipe = inner, target, data, recipe
         self.meter, self.grid, self.concurrency = meter, grid, concurrency
-        self.points: list[Point] = []
-        self.steps = 0
-        self.ended: Ended | None = None
+        self.points, self.steps, self.ended = [], 0, None
         self.notes: list[str] = []
         self.interruptions = 0
         self._index, self._preflight = index, preflight
@@ -108,8 +120,9 @@ class Recorder:
         self._losses, self._losses_given = self._zero(), 0  # since the last point
         self._steps_at_point = 0
         self._change: ParameterChange | None = None
-        self._windows: dict[str, Window] = {}
-        self._readings: dict[str, EnergyReading] = {}
+        self._windows: dict[str, Window] = {}  # each adds up what it is opened for
+        self._open_windows: dict[str, None] = {}
+        self._earlier: dict[str, EnergyReading] = {}  # of the runs before an interruption
         self._told_apart = True
         self._begin()
 
@@ -152,7 +165,7 @@ class Recorder:
 
     def validation_begins(self) -> None:
         """Say that validation begins here, so that its energy is told apart from training's."""
-        if self.ended is not None or "validation" in self._windows:
+        if self.ended is not None or "validation" in self._open_windows:
             return
         self._close("training")
         self._open("validation")
@@ -182,9 +195,9 @@ class Recorder:
         trained = self.steps - self._steps_at_point
         if self.steps == 0:
             # What is known before training is no cost of it.
-            self._forget()
+            self._forget(*self._windows)
             self._begin()
-        elif "validation" in self._windows:
+        elif "validation" in self._open_windows:
             self._close("validation")
         else:
             self._told_apart = False
@@ -202,8 +215,7 @@ class Recorder:
             self.end("plateau" if isinstance(self.target, Plateau) else "target")
             return True
         if self.steps:
-            self._close("point")
-            self._readings.pop("point", None)
+            self._forget("point")
             self._open("training")
             self._open("point")
         return False
@@ -217,8 +229,7 @@ class Recorder:
 
     def end(self, ended: Ended) -> None:
         """Say why the update has ended, if it has not ended before."""
-        for name in list(self._windows):
-            self._close(name)
+        self._close_all()
         if self.ended is None:
             self.ended = ended
             if not self._at_point():
@@ -237,7 +248,7 @@ class Recorder:
         best = max(self.points, key=lambda point: point.accuracy, default=None)
         norms = [p.gradient_norm_last_batch for p in self.points]
         last_norms = [norm for norm in norms if norm is not None]
-        whole = self._readings["update"]
+        whole = self._reading("update")
         energy = whole if whole.components and self.steps else None
         change = self._change
         epochs = self.steps / self.data.steps_per_epoch
@@ -271,8 +282,8 @@ class Recorder:
             if change
             else {},
             energy=energy,
-            training_energy=self._readings.get("training") if self._told_apart else None,
-            validation_energy=self._readings.get("validation") if self._told_apart else None,
+            training_energy=self._part("training"),
+            validation_energy=self._part("validation"),
             grid=self.grid,
             concurrency=self.concurrency,
             interruptions=self.interruptions,
@@ -292,9 +303,9 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """Return all that a later run needs to go on, as tensors and plain types."""
-        for name in list(self._windows):
-            self._close(name)
+        for name in self._close_all():
             self._open(name)
+        names = {*self._windows, *self._earlier}
         return {
             "points": [_plain(p) for p in self.points],
             "steps": self.steps,
@@ -320,7 +331,7 @@ class Recorder:
             "steps_at_point": self._steps_at_point,
             "told_apart": self._told_apart,
             "last": {name: t.cpu() for name, t in self._last.items()},
-            "readings": {name: reading_to_dict(r) for name, r in self._readings.items()},
+            "readings": {name: reading_to_dict(self._reading(name)) for name in names},
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -347,33 +358,51 @@ class Recorder:
         self._steps_at_point, self._told_apart = state["steps_at_point"], state["told_apart"]
         self._last = {name: t.to(self._device) for name, t in state["last"].items()}
         resumed = {"resumed": True} if self.interruptions else {}
-        self._readings = {
+        self._earlier = {
             name: reading_from_dict(values | resumed) for name, values in state["readings"].items()
         }
         if self.points and self.steps:
             self._change = parameter_change(self._start, self._trained)
         if self.ended is not None:
-            for window in self._windows.values():
-                window.stop()
+            self._close_all()
             self._windows.clear()
 
     # --- inside ----------------------------------------------------------------------------
 
     def _open(self, name: str) -> None:
-        self._windows[name] = self.meter.start_window(name)
+        if name not in self._windows:
+            self._windows[name] = self.meter.window(name)
+        self._windows[name].start()
+        self._open_windows[name] = None
 
     def _close(self, name: str) -> None:
-        window = self._windows.pop(name, None)
-        if window is None:
-            return
-        before, reading = self._readings.get(name), window.stop()
-        self._readings[name] = reading if before is None else before + reading
+        if name in self._open_windows:
+            self._windows[name].stop()
+            del self._open_windows[name]
 
-    def _forget(self) -> None:
-        for window in self._windows.values():
-            window.stop()
-        self._windows.clear()
-        self._readings.clear()
+    def _close_all(self) -> list[str]:
+        """Close what is open and return the names."""
+        names = list(self._open_windows)
+        for name in names:
+            self._close(name)
+        return names
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            self._close(name)
+            self._windows.pop(name, None)
+            self._earlier.pop(name, None)
+
+    def _reading(self, name: str) -> EnergyReading:
+        """Return what a window and those of earlier runs read; it must have been open."""
+        parts = [self._earlier[name]] if name in self._earlier else []
+        if name in self._windows:
+            parts.append(self._windows[name].reading)
+        return parts[0] + parts[1] if len(parts) == 2 else parts[0]
+
+    def _part(self, name: str) -> EnergyReading | None:
+        there = self._told_apart and self.steps and (name in self._windows or name in self._earlier)
+        return self._reading(name) if there else None
 
     def _begin(self) -> None:
         # One window round everything: the parts may be too short for the meter, it is not.
@@ -394,7 +423,7 @@ class Recorder:
         self._last = self._copied()
         assert self._change is not None and since_last is not None  # noqa: S101, PT018  # narrows
         self._close("point")
-        reading = self._readings["point"]
+        reading = self._reading("point")
         return Point(
             **common,
             training_loss=_mean(self._losses, self._losses_given),
@@ -586,7 +615,8 @@ def sizes_of(training: Any, validation: Any, class_names: tuple[str, ...] = ()) 
         drawn = len(getattr(training, "sampler", training.dataset))
         batch_size = training.batch_size or math.ceil(drawn / max(steps, 1))
         validated = len(validation.dataset) if validation is not None else 0
-        labels = labels_of(training)
+        # A list of two examples looks like (inputs, labels).
+        labels = labels_of(training) if isinstance(training.dataset, Dataset) else None
     except (TypeError, AttributeError) as error:
         raise InputError(
             "The sizes of the data cannot be told; give the training and the validation loader, "

@@ -21,14 +21,14 @@ from resque.history.records import Grid, Recipe, Target, fields_of, target_to_di
 from resque.history.update import Update
 from resque.measure.batches import TrainingData
 from resque.measure.checkpoint import load_checkpoint, save_checkpoint
-from resque.measure.recorder import Recorder, recording
+from resque.measure.recorder import Diverged, Recorder, recording
 from resque.measure.starting import (
     copied,
     final_classifier,
     with_fresh_head,
     with_fresh_weights,
 )
-from resque.measure.training import Training
+from resque.measure.training import Training, most_steps, require_outputs
 from resque.representation.stream import device_of, name_of_model, same_random_state, unwrapped
 from resque.representation.tap import weights_digest
 
@@ -155,8 +155,8 @@ def retrain(
     with same_random_state(device), data.undisturbed():
         student, head = started(model, recipe, data, untrained)
         data.to(device)
-        steps = max(math.ceil(recipe.max_epochs * data.sizes.steps_per_epoch), 1)
-        run = Training(student, recipe, steps, head)
+        flags = [parameter.requires_grad for parameter in student.parameters()]
+        run = Training(student, recipe, most_steps(recipe, data.sizes.steps_per_epoch), head)
         with recording(
             student,
             target=target,
@@ -176,6 +176,9 @@ def retrain(
             with _progress_bar(recipe.max_epochs, progress) as show:
                 loop.train(show)
     student.load_state_dict(loop.best)
+    student.zero_grad(set_to_none=True)
+    for parameter, flag in zip(student.parameters(), flags, strict=True):
+        parameter.requires_grad_(flag)
     return Retrained(update=recorder.update, model=student.eval())
 
 
@@ -198,7 +201,8 @@ def started(
     elif recipe.start == "head":
         if not classes:
             raise InputError(
-                "The number of classes is not known before the first epoch; give class_names."
+                "The number of classes is not known before the first epoch; give class_names, "
+                "such as ['0', '1', '2'] (--classes)."
             )
         student = with_fresh_head(inner, classes, data.first_inputs(), seed=recipe.seed)
     else:
@@ -228,8 +232,7 @@ class _Loop:
         self.best = _copied_state(run.model)
         self.best_accuracy = -math.inf
         self.epoch = 0
-        steps = data.sizes.steps_per_epoch
-        self.between = max(round(run.recipe.validation_interval * steps), 1)
+        self.between = run.recipe.validation_interval * data.sizes.steps_per_epoch
         self.digest = self._digest() if self.checkpoint else ""
         self.unwritable = False
 
@@ -239,19 +242,28 @@ class _Loop:
         if state is not None:
             self._resume(state)
         else:
+            # Users' transforms of validation data may be random too.
+            self.data.seed(self.run.recipe.seed, 0)
             self._validate()
             self._require_classes()
             self.recorder.has_classes(self.run.outputs)
             self._save()
+        try:
+            self._train(show)
+        except Diverged:
+            self._save()
+            raise
+
+    def _train(self, show: Callable[[float, float], None]) -> None:
         while self.recorder.ended is None and self.run.steps < self.run.total_steps:
             for inputs, labels in self.data.epoch(self.run.recipe.seed, self.epoch):
                 loss = self.run.loss_of(inputs, labels)
                 self.recorder.step(loss, examples=len(labels))
                 self.run.step()
                 over = self.run.steps == self.run.total_steps
-                if self.run.steps % self.between == 0 or over:
+                if over or self._validation_is_due():
                     self._validate()
-                    show(self.recorder.points[-1].epoch, self.best_accuracy)
+                show(self.run.steps / self.data.sizes.steps_per_epoch, self.best_accuracy)
                 if over or self.recorder.ended is not None:
                     break
             self.epoch += 1
@@ -262,13 +274,28 @@ class _Loop:
     def _validate(self) -> None:
         self.recorder.validation_begins()
         accuracy, loss = self.run.validate(self.data.validated())
-        finite = math.isfinite(loss)
-        self.recorder.validation(accuracy, loss if finite else None)
-        if accuracy > self.best_accuracy and finite:
+        if not math.isfinite(loss):
+            if not self.run.steps:
+                raise InputError(
+                    f"The loss on the validation data is {loss} before any training: the data or "
+                    "the weights hold NaN or infinity."
+                )
+            self.recorder.end("diverged")
+            raise Diverged
+        self.recorder.validation(accuracy, loss)
+        if accuracy > self.best_accuracy:
             self.best_accuracy, self.best = accuracy, _copied_state(self.run.model)
+
+    def _validation_is_due(self) -> bool:
+        """Whether this step is the nearest one to a whole number of intervals."""
+        steps = self.run.steps
+        return steps == max(round(max(round(steps / self.between), 1) * self.between), 1)
 
     def _require_classes(self) -> None:
         names, outputs = self.data.class_names, self.run.outputs
+        for labels in self.data.labels:
+            if labels is not None:
+                require_outputs(labels, outputs)
         # Bare numbers say only that others were not seen.
         bare = names == tuple(map(str, range(len(names or ()))))
         if names and not bare and len(names) != outputs:
@@ -290,6 +317,7 @@ class _Loop:
             "scaler": self.run.scaler.state_dict(),
             "steps": self.run.steps,
             "epoch": self.epoch,
+            "outputs": self.run.outputs,
             "recorder": self.recorder.state(),
         }
         try:
@@ -312,13 +340,14 @@ class _Loop:
         self.best_accuracy = state["best_accuracy"]
         self.best = {name: t.to(self.run.device) for name, t in state["best"].items()}
         self.recorder.resume(state["recorder"])
+        self.recorder.has_classes(state["outputs"])
 
     def _digest(self) -> str:
         content = {
             "weights": weights_digest(dict(self.run.model.named_modules())),
             "recipe": fields_of(self.run.recipe),
             "target": target_to_dict(self.recorder.target),
-            "data": fields_of(self.data.sizes),
+            "data": self.data.digest(),
         }
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from resque.errors import InputError
+from resque.measure.batches import seeded
 from resque.representation.stream import (
     arguments_of,
     device_of,
     moved,
     same_random_state,
     undisturbed,
+    why_not_called,
 )
 from resque.representation.tap import Tap, logits_of, pooled
+
+# Weights and biases of a final classifier and of two auxiliary ones.
+_CLASSIFIER_TENSORS = 6
 
 
 def with_fresh_head(model: nn.Module, classes: int, inputs: Any, *, seed: int = 0) -> nn.Module:
@@ -45,7 +53,7 @@ def with_fresh_head(model: nn.Module, classes: int, inputs: Any, *, seed: int = 
         raise InputError(f"A classifier needs at least two classes; got {classes}.")
     fresh, device = copied(model), device_of(model)
     with same_random_state(device):
-        torch.manual_seed(seed)
+        seeded(seed)
         reset = getattr(fresh, "reset_classifier", None)
         if callable(reset) and callable(getattr(fresh, "get_classifier", None)):
             reset(classes)
@@ -80,8 +88,11 @@ def with_fresh_weights(
 ) -> nn.Module:
     """Return a copy of a model with new random weights, as if it had never been trained.
 
-    Every module draws its weights anew by its own `reset_parameters`, PyTorch's convention, and
-    the model by its own `init_weights` where it has one (timm, transformers).
+    A model of timm, torchvision or transformers, or a part that is one, gets the weights of
+    another one that its library builds. Elsewhere every module draws its weights anew by its own
+    `reset_parameters`, PyTorch's convention, and the model by its own `init_weights` or
+    `_init_weights`. What a constructor of your own does beyond that is not known here: give
+    `untrained` then.
 
     Args:
         model: left as it was.
@@ -99,27 +110,17 @@ def with_fresh_weights(
     """
     device = device_of(model)
     with same_random_state(device):
-        torch.manual_seed(seed)
+        seeded(seed)
         if untrained is not None:
             return untrained().to(device)
         fresh = copied(model)
-        reached: set[int] = set()
-        for module in fresh.modules():
-            reset = getattr(module, "reset_parameters", None) or getattr(
-                module, "_reset_parameters", None
-            )
-            if callable(reset):
-                reset()
-                reached |= {id(parameter) for parameter in module.parameters()}
-        before = {name: parameter.detach().clone() for name, parameter in fresh.named_parameters()}
-        own = getattr(fresh, "init_weights", None)
-        if callable(own):
-            own()
-    left = [
-        name
-        for name, parameter in fresh.named_parameters()
-        if id(parameter) not in reached and torch.equal(parameter, before[name])
-    ]
+        with torch.no_grad():
+            # What is still NaN in the end was reached by nothing.
+            for parameter in fresh.parameters():
+                parameter.fill_(torch.nan)
+            _reset(fresh)
+            _build_again(fresh)
+    left = [name for name, parameter in fresh.named_parameters() if parameter.isnan().any()]
     if left:
         raise InputError(
             f"The weights {', '.join(map(repr, left[:3]))}{' and more' if len(left) > 3 else ''} "
@@ -143,15 +144,135 @@ def final_classifier(model: nn.Module, inputs: Any) -> tuple[str, int]:
     """
     device = device_of(model)
     positional, named = arguments_of(model, inputs)
+    positional = [moved(value, device) for value in positional]
+    named = {key: moved(value, device) for key, value in named.items()}
     with same_random_state(device), undisturbed(model), torch.no_grad():
         tap = Tap(model)
         with tap:
-            output = model(
-                *(moved(value, device) for value in positional),
-                **{key: moved(value, device) for key, value in named.items()},
-            )
-            _, representations = tap.read(output, named.get("attention_mask"))
+            try:
+                output = model(*positional, **named)
+            except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+                raise InputError(why_not_called(model, positional, named, error)) from error
+            if isinstance(output, Tensor) and (output.ndim > 2 or _is_rectified(output)):
+                return "output", pooled(output, mask=named.get("attention_mask")).shape[1]
+            try:
+                _, representations = tap.read(output, named.get("attention_mask"))
+            except InputError as error:
+                raise InputError(
+                    "The final classifier was not found, so it cannot be replaced or trained "
+                    f"alone. Put one on the model yourself, such as nn.Sequential(model, "
+                    f"nn.Linear({_width(output)}, classes)), and use start='weights' and "
+                    "frozen='none'."
+                ) from error
     return tap.layer.removeprefix("input:"), representations.shape[1]
+
+
+def _is_rectified(output: Tensor) -> bool:
+    """Whether vectors (batch, values) come out of a ReLU: features, and no scores of classes."""
+    clipped = bool((output >= 0).all()) and bool((output == 0).any())
+    # Probabilities can be 0 too.
+    return clipped and not torch.allclose(output.sum(1), torch.ones_like(output[:, 0]), atol=1e-2)
+
+
+def _width(output: Any) -> str:
+    scores = logits_of(output)
+    return "width" if scores is None else str(scores.shape[1])
+
+
+def _reset(model: nn.Module) -> None:
+    """Draw weights by the methods that modules have for it."""
+    # Parts first, as when they are built: what a whole draws for its parts then stays.
+    for module in reversed([*model.modules()]):
+        reset = getattr(module, "reset_parameters", None) or getattr(
+            module, "_reset_parameters", None
+        )
+        if callable(reset):
+            reset()
+    for name in ("_init_weights", "init_weights"):
+        own = getattr(model, name, None)
+        if not callable(own):
+            continue
+        needed = [
+            p
+            for p in inspect.signature(own).parameters.values()
+            if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+        ]
+        if not needed:
+            own()
+        elif len(needed) == 1:
+            model.apply(own)
+
+
+def _build_again(model: nn.Module) -> None:
+    """Copy the weights of new models that the libraries build into parts of the same kind."""
+    done: set[int] = set()
+    for module in model.modules():
+        if id(module) in done:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries, about how they draw
+            built = _another(module)
+        if built is None:
+            continue
+        done |= {id(part) for part in module.modules()}
+        drawn = built.state_dict()
+        for name, tensor in module.state_dict().items():
+            if name in drawn and drawn[name].shape == tensor.shape:
+                tensor.copy_(drawn[name])
+
+
+def _another(module: nn.Module) -> nn.Module | None:
+    """Return a new model of the same kind from the library that a model is of, or None."""
+    transformers = sys.modules.get("transformers")
+    try:
+        if transformers is not None and isinstance(module, transformers.PreTrainedModel):
+            built: nn.Module = type(module)(copy.deepcopy(module.config))
+            return built
+        if type(module).__module__.startswith("timm."):
+            return _another_of_timm(module)
+        if type(module).__module__.startswith("torchvision.models."):
+            return _another_of_torchvision(module)
+    except (RuntimeError, TypeError, ValueError, AttributeError):
+        pass  # built in a way of its own: its modules' own methods have to do
+    return None
+
+
+def _another_of_timm(module: Any) -> nn.Module | None:
+    import timm
+
+    architecture = (getattr(module, "pretrained_cfg", None) or {}).get("architecture")
+    if not architecture:
+        return None
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    chosen = {"num_classes": module.num_classes}
+    if first is not None:
+        chosen["in_chans"] = first.in_channels
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    if size is not None:
+        chosen["img_size"] = size
+    built: nn.Module = timm.create_model(architecture, **chosen)
+    return built
+
+
+def _another_of_torchvision(module: nn.Module) -> nn.Module | None:
+    """Return a new model of the builder whose weights have the same names and shapes.
+
+    The classifier and those beside it may differ, where a user has put in new ones.
+    """
+    from torchvision import models
+
+    own = {name: parameter.shape for name, parameter in module.named_parameters()}
+    for builder in map(models.get_model_builder, models.list_models()):
+        if inspect.signature(builder).return_annotation is not type(module):
+            continue
+        classes = [*own.values()][-1][0]
+        with torch.device("meta"):
+            shapes = {n: p.shape for n, p in builder(num_classes=classes).named_parameters()}
+        same = sum(shapes.get(name) == shape for name, shape in own.items())
+        if own.keys() <= shapes.keys() and same >= len(own) - _CLASSIFIER_TENSORS:
+            built: nn.Module = builder(num_classes=classes)
+            return built
+    return None
 
 
 class _WithHead(nn.Module):
@@ -162,6 +283,8 @@ class _WithHead(nn.Module):
         self.body, self.head = body, head
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        if named:  # any key is an argument of this forward, but not of the body's
+            inputs, named = arguments_of(self.body, named)  # type: ignore[assignment]
         output = self.body(*inputs, **named)
         hidden = output if isinstance(output, Tensor) else output.last_hidden_state
         scores: Tensor = self.head(pooled(hidden, mask=named.get("attention_mask")))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +18,12 @@ from resque.measure.augmentation import augmented
 from resque.measure.starting import scores_of
 from resque.representation.labels import checked_labels
 from resque.representation.stream import arguments_of, device_of, moved, why_not_called
+
+
+def most_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Return the steps after which an update that has not met its target is censored."""
+    # 0.7 epochs of 10 steps are 7.000000000000001 in floating point.
+    return max(math.ceil(recipe.max_epochs * steps_per_epoch - 1e-9), 1)
 
 
 class Training:
@@ -56,9 +63,16 @@ class Training:
 
     def loss_of(self, inputs: Any, labels: Any) -> Tensor:
         """Return the loss of one training batch, with the gradients of the parameters filled in."""
+        if isinstance(inputs, np.ndarray):
+            inputs = torch.as_tensor(inputs)
         if isinstance(inputs, Tensor):
-            inputs = moved(inputs, self.device)
-            inputs = augmented(inputs, self.recipe.augmentation)
+            inputs = augmented(moved(inputs, self.device), self.recipe.augmentation)
+        elif self.recipe.augmentation != "none":
+            raise InputError(
+                f"augmentation={self.recipe.augmentation!r} needs batches whose inputs are one "
+                f"tensor of images; got a {type(inputs).__name__}. Use augmentation='none', and "
+                "augment in the data set."
+            )
         scores = self._scores(inputs)
         loss = functional.cross_entropy(scores.float(), _checked(labels, scores))
         for group in self.optimiser.param_groups:
@@ -89,7 +103,7 @@ class Training:
         loss, n = torch.zeros((), dtype=wide, device=self.device), 0
         for inputs, labels in batches:
             scores = self._scores(inputs)
-            targets = _checked(labels, scores)
+            targets = _checked(labels, scores, wait=not self.steps)
             self.outputs = scores.shape[1]
             correct += (scores.argmax(1) == targets).sum()
             loss += functional.cross_entropy(scores.float(), targets, reduction="sum")
@@ -110,13 +124,16 @@ class Training:
         positional = [self._placed(value) for value in positional]
         named = {key: self._placed(value) for key, value in named.items()}
         with self._precision():
-            if self.steps:
-                return scores_of(self.model(*positional, **named))
             try:
                 return scores_of(self.model(*positional, **named))
+            except InputError:
+                raise
             except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
-                if isinstance(error, InputError):
-                    raise
+                if "more than 1 value per channel" in str(error):
+                    raise InputError(
+                        "A training batch holds a single example, and batch normalisation needs "
+                        "two. Give a loader with drop_last=True, or another batch size."
+                    ) from error
                 raise InputError(why_not_called(self.model, positional, named, error)) from error
 
     def _placed(self, value: Any) -> Any:
@@ -150,18 +167,26 @@ def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
     return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
 
 
-def _checked(labels: Any, scores: Tensor) -> Tensor:
-    """Return labels as a tensor beside the scores (examples, classes), or say what is wrong."""
+def _checked(labels: Any, scores: Tensor, *, wait: bool = False) -> Tensor:
+    """Return labels as a tensor beside the scores (examples, classes), or say what is wrong.
+
+    Labels on a GPU are looked at only where it may be waited for.
+    """
     if labels is None:
         raise InputError("The data have no labels; an update needs them.")
-    # A tensor on the GPU was checked before it went there, and is not waited for again.
-    if isinstance(labels, Tensor) and labels.device.type == "cuda":
+    if isinstance(labels, Tensor) and labels.device.type == "cuda" and not wait:
         return labels
     checked = checked_labels(labels, len(scores))
-    if len(checked) and int(checked.max()) >= scores.shape[1]:
-        raise InputError(
-            f"Label {int(checked.max())} has no output: the model has {scores.shape[1]}, for "
-            f"labels 0 to {scores.shape[1] - 1}. For other classes give it a fresh classifier, "
-            "Recipe(start='head')."
-        )
+    require_outputs(checked, scores.shape[1])
     return checked.to(scores.device, non_blocking=True)
+
+
+def require_outputs(labels: Tensor, outputs: int) -> None:
+    """Raise InputError if a label (examples,) is beyond the outputs of the model."""
+    most = int(labels.max()) if len(labels) else -1
+    if most >= outputs:
+        raise InputError(
+            f"Label {most} has no output: the model has {outputs}, for labels 0 to "
+            f"{outputs - 1}. For other classes give it a fresh classifier, Recipe(start='head') "
+            "(--start head)."
+        )

@@ -17,4 +17,3 @@ def upgrade() -> None:
         sa.Column("started", sa.String(32), nullable=False),
         sa.Column("record", sa.Text, nullable=False),
     )
-    op.create_index("updates_by_time", "updates", ["started", "id"])

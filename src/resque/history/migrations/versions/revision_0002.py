@@ -1,4 +1,4 @@
-"""Columns and labels to filter by, filled from the records.
+"""Tables of summaries and labels to filter by, filled from the records.
 
 Nothing is imported from the package: a migration must do the same for ever, whatever becomes of
 `resque.history.schema`.
@@ -42,50 +42,47 @@ _COLUMNS: dict[str, Any] = {
     "components": sa.String(255),
     "calibration": sa.String(255),
     "hardware": sa.String(255),
-    "labels": sa.Text,
 }
 _ROWS_AT_ONCE = 500
 
 
 def upgrade() -> None:
-    """Add the columns and the table of labels, and fill them."""
-    for name, kind in _COLUMNS.items():
-        op.add_column("updates", sa.Column(name, kind))
-    op.create_table(
+    """Create the tables and fill them."""
+    summaries = op.create_table(
+        "update_summaries",
+        sa.Column("id", sa.String(32), sa.ForeignKey("updates.id"), primary_key=True),
+        sa.Column("started", sa.String(32), nullable=False),
+        *(sa.Column(name, kind) for name, kind in _COLUMNS.items()),
+        sa.Column("labels", sa.Text, nullable=False),
+    )
+    labels = op.create_table(
         "update_labels",
         sa.Column("update_id", sa.String(32), sa.ForeignKey("updates.id"), primary_key=True),
         sa.Column("key", sa.String(255), primary_key=True),
         sa.Column("value", sa.String(255), nullable=False),
     )
-    _fill(op.get_bind())
-    op.create_index("update_labels_by_value", "update_labels", ["key", "value", "update_id"])
-    op.create_index("updates_by_model", "updates", ["model", "started", "id"])
-    op.create_index("updates_by_weights", "updates", ["weights"])
+    _fill(op.get_bind(), summaries, labels)
+    for table, name, columns in (
+        ("update_summaries", "by_time", ["started", "id"]),
+        ("update_summaries", "by_model", ["model", "started", "id"]),
+        ("update_summaries", "by_weights", ["weights"]),
+        ("update_labels", "by_value", ["key", "value", "update_id"]),
+    ):
+        op.create_index(f"{table}_{name}", table, columns)
 
 
-def _fill(connection: sa.Connection) -> None:
-    updates = sa.table(
-        "updates",
-        sa.column("id"),
-        sa.column("record"),
-        *(sa.column(name, kind) for name, kind in _COLUMNS.items()),
-    )
-    labels = sa.table("update_labels", *map(sa.column, ("update_id", "key", "value")))
-    fill = (
-        updates.update()
-        .where(updates.c.id == sa.bindparam("of"))
-        .values({name: sa.bindparam(name) for name in _COLUMNS})
-    )
-    page = sa.select(updates.c.id, updates.c.record).order_by(updates.c.id).limit(_ROWS_AT_ONCE)
+def _fill(connection: sa.Connection, summaries: sa.Table, labels: sa.Table) -> None:
+    updates = sa.table("updates", *map(sa.column, ("id", "started", "record")))
+    page = sa.select(updates).order_by(updates.c.id).limit(_ROWS_AT_ONCE)
     last = ""
     while rows := connection.execute(page.where(updates.c.id > last)).all():
         last = rows[-1].id
-        found = {row.id: _columns(row.record) for row in rows}
-        connection.execute(fill, [{"of": of, **columns} for of, columns in found.items()])
+        found = [{"id": row.id, "started": row.started, **_columns(row.record)} for row in rows]
+        connection.execute(summaries.insert(), found)
         pairs = [
-            {"update_id": of, "key": key, "value": str(value)}
-            for of, columns in found.items()
-            for key, value in json.loads(columns["labels"]).items()
+            {"update_id": one["id"], "key": key, "value": str(value)}
+            for one in found
+            for key, value in json.loads(one["labels"]).items()
         ]
         if pairs:
             connection.execute(labels.insert(), pairs)
