@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 import forward_pass
+import history_store
 import peak_memory
 import predicted_labels
 import probe_and_run
@@ -43,6 +44,7 @@ BENCHMARKS = {
         training_loop,
         recorder,
         probe_and_run,
+        history_store,
     )
 }
 HERE = Path(__file__).resolve().parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ HEAD = """# The command line
 Results, with the warnings that belong to them, go to stdout, as text or with `--json` as JSON;
 progress and other warnings go to stderr. The exit
 status is 0, or 2 for bad input, with one line that says what was wrong and what to do, or 130
-when interrupted. An output file is written whole or not at all.
+when interrupted; 1 where lines of an imported history were bad. An output file is written whole or
+not at all.
 
 ## Data
 
@@ -35,9 +37,8 @@ when interrupted. An output file is written whole or not at all.
 
 def page() -> str:
     """Return the page as Markdown."""
-    group: Any = typer.main.get_command(app)
     parts = [HEAD]
-    for name, command in group.commands.items():
+    for name, command in _commands(typer.main.get_command(app)):
         text, _, example = (command.help or "").partition("Example:")
         parts.append(f"## resque {name}\n\n{' '.join(text.split())}\n")
         parts.append(f"```text\n{' '.join(example.split())}\n```\n")
@@ -52,6 +53,14 @@ def page() -> str:
             parts.append(f"| `{names}` | {meaning} | {shown} |")
         parts.append("")
     return "\n".join(parts)
+
+
+def _commands(group: Any) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", one) for inner, one in _commands(command))
+        else:
+            yield name, command
 
 
 if __name__ == "__main__":

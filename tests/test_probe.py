@@ -127,7 +127,7 @@ def test_its_losses_are_those_of_a_loop_by_hand() -> None:
         norms.append(gradient_norm(by_hand.parameters()).item())
         with torch.no_grad():
             for parameter in by_hand.parameters():
-                parameter -= 0.3 * parameter.grad
+                parameter.sub_(0.3 * parameter.grad)
     assert found.losses == pytest.approx(losses, rel=1e-5)  # another order of sums
     assert found.gradient_norm_first == pytest.approx(norms[0], rel=1e-5)
     assert found.gradient_norm == pytest.approx(statistics.fmean(norms), rel=1e-5)

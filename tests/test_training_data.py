@@ -212,6 +212,15 @@ def test_validation_examples_that_are_trained_on_are_counted_and_told(sides: str
     assert expected == shared(training, validation)
 
 
+def test_a_list_of_examples_in_a_loader_is_no_pair_of_arrays() -> None:
+    """Not even one of two examples, whose first one is no array of inputs."""
+    two = [(X[0], 1), (X[1], 0)]
+    data = data_of(DataLoader(two, batch_size=2), DataLoader(two, batch_size=2))  # type: ignore[arg-type]
+    assert (2, 2) == (data.sizes.training_examples, data.sizes.validation_examples)
+    assert (None, None) == data.labels
+    assert data.notes[0].startswith("2 of the validation examples")
+
+
 def test_the_warning_says_how_many_and_what_follows() -> None:
     """The number, and that accuracy then says little."""
     (note,) = data_of((X, Y), (X[:4], Y[:4])).notes

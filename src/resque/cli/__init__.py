@@ -19,7 +19,7 @@ import resque
 from resque.cli import options
 from resque.cli.demo import demo
 from resque.cli.doctor import doctor
-from resque.cli.history import app as history
+from resque.cli.history import app as history_app
 from resque.cli.profile import profile
 from resque.cli.retrain import retrain
 from resque.cli.shift import shift
@@ -48,7 +48,7 @@ def _common(
 
 for command in (profile, shift, task, retrain, doctor, demo):
     app.command()(command)
-app.add_typer(history, name="history")
+app.add_typer(history_app, name="history")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +13,8 @@ from resque.cli import options
 from resque.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from resque.history.filters import Filters
-    from resque.history.store import History, UpdateSummary
-    from resque.history.update import Update
+    from resque.history.store import History
 
 _BAD_LINES = 1
 _FILTERS = "Which updates"
@@ -30,21 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Url = Annotated[
-    str,
-    typer.Option(
-        "--history",
-        metavar="URL",
-        envvar="RESQUE_HISTORY",
-        help="The history: sqlite:///FILE, or the URL of a database server.",
-    ),
-]
-_DEFAULT_URL = "sqlite:///resque.db"
 Model = Annotated[str | None, typer.Option(help="Name of the model.", rich_help_panel=_FILTERS)]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.", rich_help_panel=_FILTERS),
-]
 Reached = Annotated[
     bool | None,
     typer.Option(
@@ -67,7 +49,7 @@ Until = Annotated[
 @app.command("list")
 def list_updates(
     model: Model = None,
-    label: Labels = None,
+    label: options.Labels = None,
     reached: Reached = None,
     since: Since = None,
     until: Until = None,
@@ -78,7 +60,7 @@ def list_updates(
             help="Cost the carbon for this grid: a country's three letters, or grams per kWh."
         ),
     ] = None,
-    history: Url = _DEFAULT_URL,
+    history: options.HistoryUrl = options.HISTORY,
     as_json: options.AsJson = False,
 ) -> None:
     """List updates, newest first.
@@ -96,35 +78,37 @@ def list_updates(
         rows = [summary.to_dict() for summary in found]
         typer.echo(json.dumps(rows, indent=2, allow_nan=False))
         return
-    from resque.reporting.terminal import show
+    from resque.reporting.terminal import history_view, show
 
-    show(_list_view(found, total, str(elsewhere or "")))
+    show(history_view(found, total, str(elsewhere or "")))
 
 
 @app.command("show")
 def show_update(
     update: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the first digits.")],
-    history: Url = _DEFAULT_URL,
+    history: options.HistoryUrl = options.HISTORY,
     as_json: options.AsJson = False,
 ) -> None:
     """Show one update, with its curve.
 
     Example: resque history show 3f2a
     """
+    from resque.reporting.terminal import update_view
+
     with _opened(history) as opened:
         found = opened.get(update)
-    options.print_result(found, _update_view, as_json=as_json)
+    options.print_result(found, update_view, as_json=as_json)
 
 
 @app.command("export")
 def export_updates(
     file: Annotated[str, typer.Argument(metavar="FILE", help="To write; - for stdout.")],
     model: Model = None,
-    label: Labels = None,
+    label: options.Labels = None,
     reached: Reached = None,
     since: Since = None,
     until: Until = None,
-    history: Url = _DEFAULT_URL,
+    history: options.HistoryUrl = options.HISTORY,
 ) -> None:
     """Write updates to a file, as JSON Lines, oldest first.
 
@@ -142,7 +126,7 @@ def export_updates(
 @app.command("import")
 def import_updates(
     file: Annotated[Path, typer.Argument(help="A file that `resque history export` wrote.")],
-    history: Url = _DEFAULT_URL,
+    history: options.HistoryUrl = options.HISTORY,
 ) -> None:
     """Add the updates of a file; those that are there already stay as they are.
 
@@ -181,15 +165,7 @@ def _filters(
     since: str | None,
     until: str | None,
 ) -> Filters:
-    pairs: dict[str, str] = {}
-    for label in labels or ():
-        key, equals, value = label.partition("=")
-        if not (key and equals):
-            raise InputError(f"--label must be KEY=VALUE, such as shift=blur; got {label!r}.")
-        if pairs.setdefault(key, value) != value:
-            raise InputError(
-                f"--label gives {key!r} twice, {pairs[key]!r} and {value!r}; an update has one."
-            )
+    pairs = options.label_pairs(labels)
     found: Filters = {}
     if model is not None:
         found["model"] = model
@@ -209,80 +185,4 @@ def _grid(text: str | None) -> Any:
         return None
     from resque.measure.carbon import grid
 
-    try:
-        value: float | str = float(text)
-    except ValueError:
-        value = text
-    return grid(value)
-
-
-def _list_view(found: list[UpdateSummary], total: int, grid: str) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    if not found:
-        return Text("no updates")
-    rows = (
-        (
-            one.id[:8],
-            one.started[:16].replace("T", " "),
-            one.model or "",
-            " ".join(f"{key}={value}" for key, value in one.labels.items()),
-            one.target or "",
-            "reached" if one.reached else f"censored ({(one.ended or '').replace('_', ' ')})",
-            _number(one.epochs),
-            _number(one.duration_s),
-            _number(one.energy_kwh) + ("*" if one.energy_modelled and one.energy_kwh else ""),
-            _number(one.carbon_kg),
-        )
-        for one in found
-    )
-    headings = ("id", "started (UTC)", "model", "labels", "target", "ended", "epochs", "s", "kWh",
-                "kg CO2e")  # fmt: skip
-    notes = []
-    if any(one.energy_modelled and one.energy_kwh for one in found):
-        notes.append("* modelled from load and time, not read from a counter")
-    if grid:
-        notes.append(f"carbon on {grid}")
-    if total > len(found):
-        notes.append(f"the newest {len(found)} of {total}; --limit shows more")
-    return Group(_table(headings, rows, words=6), *map(Text, notes))
-
-
-def _update_view(update: Update) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    headings = ("epoch", "accuracy", "validation loss", "training loss", "gradient norm",
-                "parameter change", "s", "J")  # fmt: skip
-    rows = (
-        (
-            _number(point.epoch),
-            f"{point.accuracy:.4f}",
-            _number(point.validation_loss),
-            _number(point.training_loss),
-            _number(point.gradient_norm),
-            _number(point.parameter_change),
-            _number(point.seconds),
-            _number(point.joules),
-        )
-        for point in update.curve
-    )
-    head = [Text(f"id {update.id}, started {update.started}"), Text(str(update)), Text()]
-    return Group(*head, _table(headings, rows, words=0)) if update.curve else Group(*head[:2])
-
-
-def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, words: int) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place < words else "right")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return grid(options.grid_value(text))

@@ -263,12 +263,15 @@ def grid_value(text: str | None) -> float | str | None:
 
 def label_pairs(labels: list[str] | None) -> dict[str, str]:
     """Return the labels in texts such as shift=blur."""
-    pairs = {}
-    for text in labels or []:
-        key, separator, value = text.partition("=")
-        if not separator or not key.strip():
+    pairs: dict[str, str] = {}
+    for text in labels or ():
+        key, equals, value = text.partition("=")
+        if not (key and equals):
             raise InputError(f"--label must be KEY=VALUE, such as shift=blur; got {text!r}.")
-        pairs[key.strip()] = value.strip()
+        if pairs.setdefault(key, value) != value:
+            raise InputError(
+                f"--label gives {key!r} twice, {pairs[key]!r} and {value!r}; an update has one."
+            )
     return pairs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from resque.errors import InputError, nearest
 
@@ -106,6 +106,15 @@ def target_from_dict(values: dict[str, Any]) -> Target:
 # --- how an update is done ---------------------------------------------------------------------
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "start": get_args(Start),
+    "optimiser": get_args(Optimiser),
+    "schedule": get_args(Schedule),
+    "augmentation": get_args(Augmentation),
+    "frozen": get_args(Frozen),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """How an update is trained.
@@ -152,16 +161,8 @@ class Recipe:
     autocast: Autocast | None = None
     clip_norm: float | None = None
 
-    _choices: ClassVar[dict[str, tuple[str, ...]]] = {
-        "start": get_args(Start),
-        "optimiser": get_args(Optimiser),
-        "schedule": get_args(Schedule),
-        "augmentation": get_args(Augmentation),
-        "frozen": get_args(Frozen),
-    }
-
     def __post_init__(self) -> None:
-        for name, allowed in self._choices.items():
+        for name, allowed in _CHOICES.items():
             given = getattr(self, name)
             if given not in allowed:
                 raise InputError(

@@ -88,8 +88,6 @@ class Update:
         recipe: how it was trained; None where it was a loop of the user's own that did not say.
         data: sizes and classes of the data.
         hardware: the machine.
-        parameters: values in all parameters of the model; None where nobody counted.
-        trained_parameters: values in those that were trained.
         epochs: epochs trained when it ended, in fractions. method.md, equation 11.
         steps: optimiser steps.
         examples_seen: training examples, each time counted.
@@ -105,6 +103,8 @@ class Update:
         parameter_change: root mean square over all trained parameters of their change.
             Equation 12.
         parameter_change_published: mean over tensors of the root mean square change of each.
+        parameters: values in all parameters of the model; None where nobody counted.
+        trained_parameters: values in those that were trained.
         parameter_change_per_tensor: that of each tensor, by name.
         energy: of training and validation; None where nothing was metered.
         training_energy: the part of training; None where it was not told apart.

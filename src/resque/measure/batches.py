@@ -309,20 +309,23 @@ def labels_of(data: Any) -> Tensor | None:
     A loader whose sampler does not say what it draws counts with its whole data set.
     """
     if isinstance(data, DataLoader):
-        drawn = _drawn(data)
-        inner = labels_of(data.dataset)
-        return inner[torch.as_tensor(drawn)] if inner is not None and drawn is not None else inner
-    if isinstance(data, tuple | list) and len(data) == 2:
+        drawn, labels = _drawn(data), _labels_in(data.dataset)
+        return labels if labels is None or drawn is None else labels[torch.as_tensor(drawn)]
+    if isinstance(data, tuple | list):
         return checked_labels(data[1], len(data[0]))
-    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
-        return checked_labels(data.tensors[1], len(data))
-    if isinstance(data, Subset):
-        inner = labels_of(data.dataset)
-        return None if inner is None else inner[torch.as_tensor(list(data.indices))]
+    return _labels_in(data)
+
+
+def _labels_in(dataset: Any) -> Tensor | None:
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        return checked_labels(dataset.tensors[1], len(dataset))
+    if isinstance(dataset, Subset):
+        inner = _labels_in(dataset.dataset)
+        return None if inner is None else inner[torch.as_tensor(list(dataset.indices))]
     for name in ("targets", "labels"):
-        found = getattr(data, name, None)
-        if isinstance(found, list | tuple | np.ndarray | Tensor) and len(found) == len(data):
-            return checked_labels(found, len(data))
+        found = getattr(dataset, name, None)
+        if isinstance(found, list | tuple | np.ndarray | Tensor) and len(found) == len(dataset):
+            return checked_labels(found, len(dataset))
     return None
 
 
@@ -430,14 +433,28 @@ def _shared_examples(training: Any, validation: Any) -> int:
 
 
 def _places(data: Any) -> tuple[Any, np.ndarray] | None:
-    """Return the data set at the bottom and the places in it that data hold; None if unknown."""
+    """Return where the examples of data lie: in what, and at which places; None if unknown.
+
+    In what is an array of inputs, where they come as one, and a data set elsewhere.
+    """
     if isinstance(data, DataLoader):
-        inner, chosen = _places(data.dataset), _drawn(data)
-        return None if inner is None or chosen is None else (inner[0], inner[1][chosen])
-    if isinstance(data, Subset):
-        inner = _places(data.dataset)
-        return None if inner is None else (inner[0], inner[1][np.asarray(data.indices, int)])
-    return data, np.arange(len(data[0] if isinstance(data, tuple | list) else data))
+        drawn = _drawn(data)
+        if drawn is None:
+            return None
+        whole, places = _bottom(data.dataset)
+        return whole, places[drawn]
+    if isinstance(data, tuple | list):
+        return data[0], np.arange(len(data[0]))
+    return _bottom(data)
+
+
+def _bottom(dataset: Any) -> tuple[Any, np.ndarray]:
+    if isinstance(dataset, Subset):
+        whole, places = _bottom(dataset.dataset)
+        return whole, places[np.asarray(dataset.indices, int)]
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[0], np.arange(len(dataset))
+    return dataset, np.arange(len(dataset))
 
 
 def _drawn(loader: DataLoader[Any]) -> np.ndarray | None:
@@ -451,13 +468,12 @@ def _drawn(loader: DataLoader[Any]) -> np.ndarray | None:
     return None
 
 
-def _rows(data: Any) -> np.ndarray | None:
-    if isinstance(data, TensorDataset):
-        data = data.tensors
-    if not isinstance(data, tuple | list):
-        return None
-    inputs = data[0]
-    return np.asarray(inputs.detach().cpu() if isinstance(inputs, Tensor) else inputs)
+def _rows(inputs: Any) -> np.ndarray | None:
+    if isinstance(inputs, Tensor):
+        # numpy has no bfloat16; what is equal stays so.
+        inputs = inputs.detach().cpu()
+        return (inputs.float() if inputs.dtype is torch.bfloat16 else inputs).numpy()
+    return inputs if isinstance(inputs, np.ndarray) else None
 
 
 def _digest(row: np.ndarray) -> bytes:

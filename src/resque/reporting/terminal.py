@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from resque.history.store import UpdateSummary
     from resque.history.update import Update
     from resque.index.shift import ShiftIndex
     from resque.index.task import TaskIndex
@@ -133,31 +134,28 @@ def demo_view(demo: Any) -> RenderableType:
 
 def update_view(update: Update) -> RenderableType:
     """Return the summary of an update and a table of its validations."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("epoch", "accuracy", "validation loss", "training loss", "gradient norm",
-                    "parameter change", "seconds", "joules"):  # fmt: skip
-        table.add_column(heading, justify="right")
     points = update.curve
     # The first and the last ones tell most where there are many.
     half = _MOST_ROWS // 2
     shown = points if len(points) <= _MOST_ROWS else (*points[:half], *points[-half:])
-    for point in shown:
-        table.add_row(
-            f"{point.epoch:.4g}",
+    headings = ("epoch", "accuracy", "validation loss", "training loss", "gradient norm",
+                "parameter change", "s", "J")  # fmt: skip
+    rows = (
+        (
+            _number(point.epoch),
             f"{point.accuracy:.4f}",
-            *(
-                "" if value is None else f"{value:.4g}"
-                for value in (
-                    point.validation_loss,
-                    point.training_loss,
-                    point.gradient_norm,
-                    point.parameter_change,
-                    point.seconds,
-                    point.joules,
-                )
-            ),
+            _number(point.validation_loss),
+            _number(point.training_loss),
+            _number(point.gradient_norm),
+            _number(point.parameter_change),
+            _number(point.seconds),
+            _number(point.joules),
         )
-    parts: list[RenderableType] = [Text(str(update)), Text(), table]
+        for point in shown
+    )
+    table = _table(headings, rows, words=0)
+    head = Text(f"id {update.id}, started {update.started}")
+    parts: list[RenderableType] = [head, Text(str(update)), Text(), table]
     if len(points) > len(shown):
         parts.append(Text(f"{len(points) - len(shown)} validations between (--json gives all)"))
     return Group(*parts)
@@ -169,6 +167,43 @@ def _carbon(updates: Sequence[Update]) -> str:
         return f"none, because {updates[-1].why_no_carbon}"
     of = "all" if len(known) == len(updates) else f"{len(known)} of {len(updates)}"
     return f"{sum(known):.3g} kg CO2e for {of} updates together, on {updates[-1].grid}"
+
+
+def history_view(found: Sequence[UpdateSummary], total: int, grid: str) -> RenderableType:
+    """Return a table of updates, with what to know of its marks.
+
+    Args:
+        found: the updates to show.
+        total: how many there are.
+        grid: for which carbon was costed, in words; "" for that of each update.
+    """
+    if not found:
+        return Text("no updates")
+    rows = (
+        (
+            one.id[:8],
+            one.started[:16].replace("T", " "),
+            one.model or "",
+            " ".join(f"{key}={value}" for key, value in one.labels.items()),
+            one.target or "",
+            "reached" if one.reached else f"censored ({(one.ended or '').replace('_', ' ')})",
+            _number(one.epochs),
+            _number(one.duration_s),
+            _number(one.energy_kwh) + ("*" if one.energy_modelled and one.energy_kwh else ""),
+            _number(one.carbon_kg),
+        )
+        for one in found
+    )
+    headings = ("id", "started (UTC)", "model", "labels", "target", "ended", "epochs", "s", "kWh",
+                "kg CO2e")  # fmt: skip
+    notes = []
+    if any(one.energy_modelled and one.energy_kwh for one in found):
+        notes.append("* modelled from load and time, not read from a counter")
+    if grid:
+        notes.append(f"carbon on {grid}")
+    if total > len(found):
+        notes.append(f"the newest {len(found)} of {total}; --limit shows more")
+    return Group(_table(headings, rows, words=6), *map(Text, notes))
 
 
 def environment_view(found: dict[str, Any]) -> RenderableType:
@@ -218,3 +253,16 @@ def meters_view(meters: Sequence[MeterOnLoad]) -> RenderableType:
 
 def _of_or_none(joules: float | None, seconds: float = 1.0) -> str:
     return "unknown" if joules is None else f"{joules / seconds:.4g}"
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, words: int) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < words else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
