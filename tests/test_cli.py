@@ -24,7 +24,7 @@ import resque
 from resque.cli import main, run
 from resque.experiments import digits
 
-COMMANDS = ("profile", "shift", "task", "doctor", "demo")
+COMMANDS = ("profile", "shift", "task", "retrain", "history", "doctor", "demo")
 # What other programs may rely on, for every release.
 SHIFT_KEYS = {
     "index", "value", "floor", "debiased", "lower", "upper", "confidence_level", "p_value",
@@ -753,7 +753,13 @@ def test_doctor_refuses_impossible_loads(seconds: str, capsys: pytest.CaptureFix
 @pytest.fixture
 def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demonstration with one epoch and two levels of one kind; the whole takes a minute."""
-    short = partial(digits.digits_demo, epochs=1, levels={"gaussian noise": (0.0, 0.4)})
+    short = partial(
+        digits.digits_demo,
+        epochs=1,
+        levels={"gaussian noise": (0.0, 0.4)},
+        updates=[("gaussian noise", 0.2)],
+        meter="none",
+    )
     monkeypatch.setattr(digits, "digits_demo", short)
 
 
@@ -774,7 +780,7 @@ def test_demo_as_json_is_nothing_else(capsys: pytest.CaptureFixture[str], tmp_pa
     assert main(["demo", "--json"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
-    assert {"accuracy", "shifts", "task", "task_known"} == set(found)
+    assert {"accuracy", "shifts", "updates", "task", "task_known"} == set(found)
     assert [one["kind"] for one in found["shifts"]] == ["gaussian noise"] * 2
     assert set(found["shifts"][0]) >= SHIFT_KEYS
     assert set(found["task"]) >= TASK_KEYS

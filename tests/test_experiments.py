@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,8 +212,9 @@ def test_gaussian_blur_treats_channels_alone() -> None:
 
 @pytest.fixture(scope="module")
 def demo() -> DigitsDemo:
-    """The demonstration as users see it: both networks trained, all shifts measured."""
-    return digits_demo()
+    """The demonstration: both networks trained, all shifts measured, three updates made."""
+    updates = (("gaussian noise", 0.1), ("gaussian noise", 0.2), ("gaussian blur", 0.8))
+    return digits_demo(updates=updates, meter="none")
 
 
 def test_demo_measures_every_kind_at_every_level(demo: DigitsDemo) -> None:
@@ -287,7 +289,9 @@ def test_demo_gives_the_same_numbers_again() -> None:
             torch.manual_seed(seed)
             torch.set_num_threads(seed)
             state = torch.get_rng_state()
-            found.append(digits_demo(epochs=1, levels=levels).to_dict())
+            updates = (("gaussian noise", 0.2),)
+            run = digits_demo(epochs=1, levels=levels, updates=updates, meter="none").to_dict()
+            found.append(without_costs(run))
             assert torch.equal(state, torch.get_rng_state())
             assert torch.get_num_threads() == seed
     finally:
@@ -295,9 +299,50 @@ def test_demo_gives_the_same_numbers_again() -> None:
     assert found[0] == found[1]
 
 
+def without_costs(found: Any) -> Any:
+    """The same results without what differs from run to run: seconds, joules and dates."""
+    if isinstance(found, list):
+        return [without_costs(one) for one in found]
+    if not isinstance(found, dict):
+        return found
+    timed = {"id", "started", "duration_s", "seconds", "joules", "energy", "energy_kwh",
+             "training_energy", "validation_energy", "hardware"}  # fmt: skip
+    return {key: without_costs(value) for key, value in found.items() if key not in timed}
+
+
 def test_demo_reports_its_steps() -> None:
     """Before each step a sentence says what is being done."""
     said: list[str] = []
-    digits_demo(said.append, epochs=1, levels={"gaussian noise": (0.0,)})
-    assert len(said) == 3
+    levels = {"gaussian noise": (0.0,)}
+    digits_demo(
+        said.append, epochs=1, levels=levels, updates=[("gaussian blur", 0.1)], meter="none"
+    )
+    assert len(said) == 4
     assert "gaussian noise" in said[1]
+    assert "gaussian blur 0.1" in said[2]
+
+
+def test_demo_updates_meet_their_target(demo: DigitsDemo) -> None:
+    """Each update ends at the target, and its index is that of its shift."""
+    assert [(u.kind, u.level) for u in demo.updates] == [
+        ("gaussian noise", 0.1), ("gaussian noise", 0.2), ("gaussian blur", 0.8),
+    ]  # fmt: skip
+    of_shift = {(shift.kind, shift.level): shift.index.value for shift in demo.shifts}
+    for one in demo.updates:
+        assert of_shift[one.kind, one.level] == one.index.value
+        for update in (one.retrained, one.scratch):
+            assert update.reached
+            assert update.peak_accuracy >= 0.85
+            assert {"shift": one.kind, "level": f"{one.level:g}"} == dict(update.labels)
+            assert update.index is not None
+            assert one.index.value == update.index["value"]
+
+
+def test_demo_retraining_costs_less_than_training_from_scratch(demo: DigitsDemo) -> None:
+    """The weights know most of what the shifted digits need; the larger shift costs more."""
+    for one in demo.updates:
+        assert one.retrained.epochs < one.scratch.epochs
+        assert one.scratch.recipe.start == "scratch"
+    small, large = demo.updates[:2]
+    assert small.index.value < large.index.value
+    assert small.retrained.epochs <= large.retrained.epochs

@@ -117,3 +117,9 @@ def test_a_rise_counts_when_it_is_above_min_delta_over_the_best() -> None:
     accuracies = [0.5, 0.51, 0.3, 0.51, 0.52]
     assert [False, False, True, True, False] == met(Plateau(2, 0.01), 1.0, accuracies)
     assert [False] * 5 == met(Plateau(4, 0.01), 1.0, [*accuracies[:4], 0.53])
+
+
+def test_a_rise_of_exactly_min_delta_is_none_despite_rounding() -> None:
+    """0.7 + 0.1 is 0.7999999999999999 in floating point, and 0.8 no rise above it."""
+    assert 0.7 + 0.1 < 0.8
+    assert [False, True] == met(Plateau(1, 0.1), 1.0, [0.7, 0.8])

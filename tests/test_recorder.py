@@ -398,9 +398,10 @@ def test_validation_that_is_not_announced_is_not_told_apart(bowl: Bowl) -> None:
     assert update.validation_energy is None
 
 
-def test_parts_too_short_for_the_meter_are_in_the_total(bowl: Bowl) -> None:
-    """Each validation is shorter than the counter's step: its energy is unknown, not the sum."""
-    meter, passes = watt_meter(step_s=2.0)
+@pytest.mark.parametrize(("step_s", "expected"), [(2.0, 200.0), (3.0, None)])
+def test_short_validations_add_up(bowl: Bowl, step_s: float, expected: float | None) -> None:
+    """Two of a second each are 2 s: known if the counter moves in that time, never 0 J."""
+    meter, passes = watt_meter(step_s=step_s)
     with recorded(bowl, meter=meter) as recorder:
         for _ in range(2):
             stepped(bowl, recorder, 1)
@@ -411,7 +412,7 @@ def test_parts_too_short_for_the_meter_are_in_the_total(bowl: Bowl) -> None:
     update = recorder.update
     assert update.energy is not None
     assert update.validation_energy is not None
-    assert (1000.0, None) == (update.energy.joules, update.validation_energy.joules)
+    assert (1000.0, expected) == (update.energy.joules, update.validation_energy.joules)
 
 
 def test_the_end_stops_the_meter(bowl: Bowl) -> None:

@@ -26,6 +26,7 @@ from resque.measure.backend import Gauge
 from resque.measure.comparison import MeterOnLoad
 from resque.reporting import terminal
 from resque.reporting.figures import save_shift_curves
+from updates import update_of
 
 WIDTH = 8
 
@@ -141,6 +142,15 @@ def test_demo_view_shows_every_shift_and_both_tasks() -> None:
     task = resque.task_index(None, drawn(2, 10))
     demo = SimpleNamespace(
         shifts=[SimpleNamespace(kind="blur", level=x, index=index, accuracy=0.5) for x in (0, 0.4)],
+        updates=[
+            SimpleNamespace(
+                kind="noise",
+                level=0.2,
+                index=index,
+                retrained=update_of(epochs=1.5),
+                scratch=update_of(epochs=24.25, ended="max_epochs"),
+            )
+        ],
         task=task,
         task_known=task,
     )
@@ -154,6 +164,13 @@ def test_demo_view_shows_every_shift_and_both_tasks() -> None:
     assert expected == blurs[1]
     assert str(index.signature) in text
     assert str(task.signature) in text
+    retrained, scratch = (
+        next(line for line in text.splitlines() if way in line)
+        for way in ("retrained", "from scratch")
+    )
+    assert ["noise", "0.2", value, "retrained", "1.5"] == retrained.split()[:5]
+    assert ["from", "scratch", "24.2"] == scratch.split()[:3]
+    assert scratch.endswith("not reached")
 
 
 # --- on a terminal and elsewhere ---------------------------------------------------------------

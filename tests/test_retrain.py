@@ -1,4 +1,4 @@
-"""The training loop: the same as a plain one, the same each time, and nothing of the user's touched."""
+"""The training loop: as a plain one does, the same each time, and nothing of the user's touched."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_result_bit_for_bit(start: Any) -> None:
     """Whatever was drawn in between; another seed gives another result."""
     model, recipe = network(), Recipe(start=start, batch_size=16, max_epochs=3, seed=7)
     first = trained(model, recipe)
-    torch.rand(5), np.random.rand(5), random.random()  # noqa: B018, NPY002
+    torch.rand(5), np.random.rand(5), random.random()  # noqa: NPY002
     second = trained(model, recipe)
     assert_same_update(first.update, second.update)
     assert_same_weights(first.model, second.model)
@@ -431,7 +431,7 @@ def test_a_left_over_example_does_not_break_batch_normalisation() -> None:
 def test_a_loader_that_leaves_one_example_says_what_to_do() -> None:
     """Its batches are the user's own, so they are not changed behind their back."""
     loader = DataLoader(TensorDataset(X[:49], Y[:49]), batch_size=16)
-    with pytest.raises(InputError, match="holds a single example.*drop_last=True"):
+    with pytest.raises(InputError, match=r"holds a single example.*drop_last=True"):
         trained(network(), Recipe(max_epochs=1), data=loader)
 
 
@@ -461,7 +461,7 @@ def test_augmentation_of_what_is_no_image_is_refused() -> None:
     """Vectors, and dicts whose images are not looked for."""
     with pytest.raises(InputError, match=r"the inputs have shape \(32, 6\)"):
         trained(network(), Recipe(augmentation="flip"))
-    with pytest.raises(InputError, match="augmentation='flip' needs .* got a dict"):
+    with pytest.raises(InputError, match=r"augmentation='flip' needs .* got a dict"):
         trained(
             nn.Linear(6, 3), Recipe(augmentation="flip"), data=Dicts(), class_names=("0", "1", "2")
         )

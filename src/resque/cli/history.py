@@ -21,7 +21,7 @@ _FILTERS = "Which updates"
 
 app = typer.Typer(
     name="history",
-    help="The updates measured so far.",
+    help="The updates measured so far.\n\nExample: resque history list --reached",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -41,8 +41,8 @@ UPDATES = (
 )
 TARGET = Accuracy(0.85)
 # A gentle rate for weights that know something; from scratch, the rate that they were found with.
-RETRAINING = Recipe(learning_rate=3e-4, max_epochs=40, validation_interval=0.25)
-SCRATCH = Recipe(start="scratch", learning_rate=3e-3, max_epochs=40, validation_interval=0.25)
+RETRAINING = Recipe(learning_rate=3e-4, max_epochs=60, validation_interval=0.25)
+SCRATCH = Recipe(start="scratch", learning_rate=3e-3, max_epochs=60, validation_interval=0.25)
 # Of the new half: the rest validates.
 _TRAINED_ON = 600
 

@@ -204,6 +204,14 @@ class DataSizes:
         steps_per_epoch: steps of one epoch.
         classes: classes in the training data.
         class_names: their names, in the order of the model's outputs.
+
+    Example:
+        >>> sizes = DataSizes(
+        ...     training_examples=600, validation_examples=100, batch_size=32, steps_per_epoch=19,
+        ...     classes=10,
+        ... )
+        >>> sizes.steps_per_epoch
+        19
     """
 
     training_examples: int
@@ -226,6 +234,10 @@ class Hardware:
         threads: threads of torch.
         memory_gb: of the machine, in 1e9 bytes.
         virtual: whether the machine is a virtual one; None where that cannot be told.
+
+    Example:
+        >>> Hardware(device="cpu", name="a CPU", processor="a CPU", cores=8, threads=4).threads
+        4
     """
 
     device: str
@@ -251,6 +263,10 @@ class Component:
             a fixed power times time.
         relative_error: error band, as a share of `joules`.
         counted: whether it is part of the total. Constants are not unless asked for.
+
+    Example:
+        >>> Component(name="gpu", joules=900.0, source="counter", relative_error=0.1).counted
+        True
     """
 
     name: str
@@ -267,9 +283,9 @@ class EnergyReading:
     Attributes:
         components: one entry per part of the machine that the meter knows.
         seconds: length of the window, on a monotonic clock.
+        meter: name and version of the meter.
         other_load: share of the machine's cores, 0 to 1, that other processes kept busy: a
             meter of the whole machine bills their energy too. None where it is not known.
-        meter: name and version of the meter.
         calibration: name of the calibration that was applied; None without.
         resumed: whether the window spans an interruption; the time between is not in it.
 
@@ -356,6 +372,10 @@ class Grid:
         year: of the number; None where it is not known.
         source: where the number is from.
         pue: power usage effectiveness of the data centre: energy bought per energy used.
+
+    Example:
+        >>> str(Grid(grams_per_kwh=30.0, name="our own turbine", pue=1.2))
+        '30 g CO2e/kWh (our own turbine, given), PUE 1.2'
     """
 
     grams_per_kwh: float

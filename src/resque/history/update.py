@@ -54,6 +54,10 @@ class Point:
         parameter_change_published_since_last: the same since the last validation.
         seconds: training and validation since the last point.
         joules: likewise; None where the window was too short for the meter, or without one.
+
+    Example:
+        >>> Point(epoch=0.5, steps=16, accuracy=0.81).accuracy
+        0.81
     """
 
     epoch: float
@@ -96,8 +100,8 @@ class Update:
         loss_before: mean cross-entropy likewise.
         peak_accuracy: greatest accuracy at any validation, that before training included.
         peak_epoch: when it was seen first.
-        gradient_norm: mean over all steps of the global L2 norm of the gradient; None without
-            steps. Equation 13.
+        gradient_norm: mean over all steps with a finite gradient of its global L2 norm; None
+            without steps. Equation 13.
         gradient_norm_last_batch: mean over validations of the norm of the last step before
             them, the published variant.
         parameter_change: root mean square over all trained parameters of their change.

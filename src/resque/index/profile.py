@@ -324,9 +324,10 @@ def load_profile(path: Path | str) -> ClassProfile:
                     "profile`."
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        read = _profile_of(tensors, metadata)
         if _digest(tensors) != metadata["sha256"]:
             raise ValueError("its numbers are not those that were written")
-        return _profile_of(tensors, metadata)
+        return read
     except InputError:
         raise
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -472,8 +472,8 @@ def _rows(inputs: Any) -> np.ndarray | None:
     if isinstance(inputs, Tensor):
         # numpy has no bfloat16; what is equal stays so.
         inputs = inputs.detach().cpu()
-        return (inputs.float() if inputs.dtype is torch.bfloat16 else inputs).numpy()
-    return inputs if isinstance(inputs, np.ndarray) else None
+        inputs = (inputs.float() if inputs.dtype is torch.bfloat16 else inputs).numpy()
+    return np.asarray(inputs) if isinstance(inputs, np.ndarray) else None
 
 
 def _digest(row: np.ndarray) -> bytes:

@@ -35,6 +35,16 @@ class Calibration:
         components: the parts of the machine that counted.
         source: "counter" if all of them were counters, "model" otherwise.
         processor: of the machine, as its maker calls it.
+
+    Example:
+        >>> from resque.measure.replay import replay_meter
+        >>> trace = [(float(t), {"cpu": 50.0 * t * t}) for t in range(12)]
+        >>> with replay_meter(trace) as meter:
+        ...     readings = [meter.start_window(str(n)).stop() for n in range(6)]
+        >>> at_the_wall = [1.2 * reading.joules + 30 * reading.seconds for reading in readings]
+        >>> found = calibrate(readings, at_the_wall)
+        >>> round(found.scale, 2), round(found.idle_w, 1)
+        (1.2, 30.0)
     """
 
     name: str

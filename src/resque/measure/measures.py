@@ -27,7 +27,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
         >>> gradient_norm([weight])
         tensor(5.)
     """
-    norms = [torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]
+    norms = [torch.linalg.vector_norm(p.grad, dtype=torch.float32) for p in parameters if p.grad is not None]
     if not norms:
         return torch.zeros(())
     total: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
