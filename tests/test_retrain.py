@@ -531,6 +531,6 @@ def test_the_steps_are_counted_where_scores_are_not_asked_for_twice() -> None:
 def test_a_model_can_be_trained_on_without_retrain() -> None:
     """`Training` alone: a step lowers the loss of the batch that it was made with."""
     run = Training(nn.Linear(6, 3), Recipe(optimiser="sgd", learning_rate=0.1), 10)
-    losses: Iterator[float] = ((run.loss_of(X, Y).item(), run.step())[0] for _ in range(3))
+    losses: Iterator[float] = ((run.backward(X, Y)[0].item(), run.step())[0] for _ in range(3))
     first, second, third = losses
     assert first > second > third

@@ -23,7 +23,7 @@ from resque.history.records import (
 from resque.measure.batches import TrainingData
 from resque.measure.energy import open_meter
 from resque.measure.machine import hardware_of
-from resque.measure.measures import gradient_norm, parameter_change
+from resque.measure.measures import parameter_change
 from resque.measure.retrain import started
 from resque.measure.training import Training, most_steps
 from resque.representation.stream import device_of, same_random_state
@@ -218,8 +218,9 @@ def _probed(
     norms: list[Tensor] = []
 
     def step() -> None:
-        losses.append(run.loss_of(*next(batches)))
-        norms.append(gradient_norm(run.parameters))
+        loss, norm = run.backward(*next(batches))
+        losses.append(loss)
+        norms.append(norm)
         run.step()
 
     for _ in range(warmup // 2):

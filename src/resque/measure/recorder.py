@@ -6,7 +6,7 @@ import math
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,26 @@ _NOTABLE_LOAD = 0.1
 
 class Diverged(Exception):  # noqa: N818  # no error of the user's: it ends an update
     """The loss is no number any more."""
+
+
+@dataclass(slots=True)
+class _Mean:
+    """The mean of numbers that come one by one."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, number: float) -> None:
+        self.total += number
+        self.count += 1
+
+    @property
+    def value(self) -> float | None:
+        return _finite(self.total / self.count) if self.count else None
+
+    @property
+    def parts(self) -> tuple[float, int]:
+        return self.total, self.count
 
 
 class Recorder:
@@ -114,10 +134,11 @@ class Recorder:
         self._weights = weights_digest(dict(inner.named_modules()))
         self._examples = 0
         # Sums of the norms that are finite and how many they are: in all, since the last point.
-        self._norms, self._normed = self._zero(), self._zero()
-        self._norms_at_point, self._normed_at_point = self._zero(), self._zero()
-        self._norm_last = self._zero()
-        self._losses, self._losses_given = self._zero(), 0  # since the last point
+        # Norms and losses of steps that were not looked at yet: a GPU is not waited for each step.
+        self._unseen: list[tuple[Tensor, Tensor | None]] = []
+        self._norms = _Mean()
+        self._norms_at_point, self._losses_at_point = _Mean(), _Mean()
+        self._norm_last: float | None = None
         self._steps_at_point = 0
         self._change: ParameterChange | None = None
         self._windows: dict[str, Window] = {}  # each adds up what it is opened for
@@ -146,19 +167,10 @@ class Recorder:
         if self.ended is not None:
             return
         norm = gradient_norm(self._trained.values()) if norm is None else norm.detach()
-        self._norm_last = norm = norm.to(self._norms.device)
-        # A gradient scaler skips the steps whose gradient overflowed, the first ones as a rule.
-        finite = norm.isfinite()
-        kept = torch.where(finite, norm, 0.0)
-        self._norms, self._normed = self._norms + kept, self._normed + finite
-        self._norms_at_point = self._norms_at_point + kept
-        self._normed_at_point = self._normed_at_point + finite
         self._examples += self._examples_of_step() if examples is None else examples
         self.steps += 1
-        if loss is not None:
-            given = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss))
-            self._losses = self._losses + given.to(self._losses.device)
-            self._losses_given += 1
+        given = None if loss is None else torch.as_tensor(loss).detach()
+        self._unseen.append((norm, given))
         on_cpu = self._device.type == "cpu"
         if on_cpu or self.steps % _STEPS_BETWEEN_LOOKS == 0:
             self._look()
@@ -205,8 +217,7 @@ class Recorder:
         if epoch is None:
             epoch = self.steps / self.data.steps_per_epoch
         self.points.append(self._point(accuracy, loss, float(epoch), trained))
-        self._norms_at_point, self._normed_at_point = self._zero(), self._zero()
-        self._losses, self._losses_given = self._zero(), 0
+        self._norms_at_point, self._losses_at_point = _Mean(), _Mean()
         self._steps_at_point = self.steps
         if self._change is not None and not math.isfinite(self._change.value):
             self.end("diverged")
@@ -231,7 +242,7 @@ class Recorder:
         """Say why the update has ended, if it has not ended before."""
         self._close_all()
         if self.ended is None:
-            self.ended = ended
+            self.ended = ended if self._see() else "diverged"
             if not self._at_point():
                 self._change = parameter_change(self._start, self._trained)
 
@@ -270,7 +281,7 @@ class Recorder:
             loss_before=first.validation_loss if first else None,
             peak_accuracy=best.accuracy if best else None,
             peak_epoch=best.epoch if best else None,
-            gradient_norm=_mean(self._norms, self._normed.item()),
+            gradient_norm=self._norms.value,
             gradient_norm_last_batch=math.fsum(last_norms) / len(last_norms)
             if last_norms
             else None,
@@ -305,6 +316,7 @@ class Recorder:
         """Return all that a later run needs to go on, as tensors and plain types."""
         for name in self._close_all():
             self._open(name)
+        self._look()
         names = {*self._windows, *self._earlier}
         return {
             "points": [_plain(p) for p in self.points],
@@ -314,23 +326,13 @@ class Recorder:
             "examples": self._examples,
             "notes": list(self.notes),
             "interruptions": self.interruptions,
-            "sums": torch.stack(
-                [
-                    t.cpu()
-                    for t in (
-                        self._norms,
-                        self._normed,
-                        self._norms_at_point,
-                        self._normed_at_point,
-                        self._norm_last,
-                        self._losses,
-                    )
-                ]
-            ),
-            "losses_given": self._losses_given,
+            "norms": self._norms.parts,
+            "norms_at_point": self._norms_at_point.parts,
+            "losses_at_point": self._losses_at_point.parts,
+            "norm_last": self._norm_last,
             "steps_at_point": self._steps_at_point,
             "told_apart": self._told_apart,
-            "last": {name: t.cpu() for name, t in self._last.items()},
+            "last": {name: t.cpu().clone() for name, t in self._last.items()},
             "readings": {name: reading_to_dict(self._reading(name)) for name in names},
         }
 
@@ -346,15 +348,10 @@ class Recorder:
         self.notes = list(state["notes"])
         # A run that had ended is only read again.
         self.interruptions = state["interruptions"] + (self.ended is None)
-        (
-            self._norms,
-            self._normed,
-            self._norms_at_point,
-            self._normed_at_point,
-            self._norm_last,
-            self._losses,
-        ) = state["sums"].to(self._device).unbind()
-        self._losses_given = state["losses_given"]
+        self._norms = _Mean(*state["norms"])
+        self._norms_at_point = _Mean(*state["norms_at_point"])
+        self._losses_at_point = _Mean(*state["losses_at_point"])
+        self._norm_last = state["norm_last"]
         self._steps_at_point, self._told_apart = state["steps_at_point"], state["told_apart"]
         self._last = {name: t.to(self._device) for name, t in state["last"].items()}
         resumed = {"resumed": True} if self.interruptions else {}
@@ -420,15 +417,19 @@ class Recorder:
             return Point(**common)
         self._change = parameter_change(self._start, self._trained)
         since_last = parameter_change(self._last, self._trained)
-        self._last = self._copied()
+        if self._last is self._start:
+            self._last = self._copied()
+        else:
+            for name, parameter in self._trained.items():
+                self._last[name].copy_(parameter.detach())
         assert self._change is not None and since_last is not None  # noqa: S101, PT018  # narrows
         self._close("point")
         reading = self._reading("point")
         return Point(
             **common,
-            training_loss=_mean(self._losses, self._losses_given),
-            gradient_norm=_mean(self._norms_at_point, self._normed_at_point.item()),
-            gradient_norm_last_batch=_finite(self._norm_last.item()),
+            training_loss=self._losses_at_point.value,
+            gradient_norm=self._norms_at_point.value,
+            gradient_norm_last_batch=self._norm_last,
             parameter_change=_finite(self._change.value),
             parameter_change_since_last=_finite(since_last.value),
             parameter_change_published=_finite(self._change.published),
@@ -444,14 +445,24 @@ class Recorder:
         return left if last and 0 < left < data.batch_size else data.batch_size
 
     def _look(self) -> None:
-        if not math.isfinite(self._losses.item()):
+        if not self._see():
             self.end("diverged")
             raise Diverged
 
-    def _zero(self) -> Tensor:
-        # float32 would lose small norms in the sum of many steps; Apple's GPUs have nothing else.
-        wide = torch.float32 if self._device.type == "mps" else torch.float64
-        return torch.zeros((), dtype=wide, device=self._device)
+    def _see(self) -> bool:
+        """Add up what has not been looked at, and return whether all losses are finite."""
+        unseen, self._unseen = self._unseen, []
+        norms = _numbers([norm for norm, _ in unseen])
+        losses = _numbers([loss for _, loss in unseen if loss is not None])
+        for norm in norms:
+            self._norm_last = _finite(norm)
+            # A gradient scaler skips the steps whose gradient overflowed, the first ones as a rule.
+            if math.isfinite(norm):
+                self._norms.add(norm)
+                self._norms_at_point.add(norm)
+        for loss in losses:
+            self._losses_at_point.add(loss)
+        return all(map(math.isfinite, losses))
 
     def _copied(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self._trained.items()}
@@ -636,8 +647,13 @@ def sizes_of(training: Any, validation: Any, class_names: tuple[str, ...] = ()) 
     )
 
 
-def _mean(total: Tensor, n: float) -> float | None:
-    return _finite(total.item() / n) if n else None
+def _numbers(scalars: list[Tensor]) -> list[float]:
+    """Return scalar tensors as numbers, in one transfer where there are several on a GPU."""
+    if len(scalars) < 2:
+        return [scalar.item() for scalar in scalars]
+    device = scalars[0].device
+    numbers: list[float] = torch.stack([scalar.float().to(device) for scalar in scalars]).tolist()
+    return numbers
 
 
 def _finite(value: float) -> float | None:

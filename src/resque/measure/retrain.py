@@ -175,6 +175,7 @@ def retrain(
             loop = _Loop(run, data, recorder, checkpoint)
             with _progress_bar(recipe.max_epochs, progress) as show:
                 loop.train(show)
+    run.stop()
     student.load_state_dict(loop.best)
     student.zero_grad(set_to_none=True)
     for parameter, flag in zip(student.parameters(), flags, strict=True):
@@ -229,7 +230,7 @@ class _Loop:
     ) -> None:
         self.run, self.data, self.recorder = run, data, recorder
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.best = _copied_state(run.model)
+        self.best: dict[str, Tensor] = {}
         self.best_accuracy = -math.inf
         self.epoch = 0
         self.between = run.recipe.validation_interval * data.sizes.steps_per_epoch
@@ -257,8 +258,8 @@ class _Loop:
     def _train(self, show: Callable[[float, float], None]) -> None:
         while self.recorder.ended is None and self.run.steps < self.run.total_steps:
             for inputs, labels in self.data.epoch(self.run.recipe.seed, self.epoch):
-                loss = self.run.loss_of(inputs, labels)
-                self.recorder.step(loss, examples=len(labels))
+                loss, norm = self.run.backward(inputs, labels)
+                self.recorder.step(loss, examples=len(labels), norm=norm)
                 self.run.step()
                 over = self.run.steps == self.run.total_steps
                 if over or self._validation_is_due():
@@ -284,7 +285,16 @@ class _Loop:
             raise Diverged
         self.recorder.validation(accuracy, loss)
         if accuracy > self.best_accuracy:
-            self.best_accuracy, self.best = accuracy, _copied_state(self.run.model)
+            self.best_accuracy = accuracy
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        state = self.run.model.state_dict()
+        if not self.best:
+            self.best = {name: tensor.detach().clone() for name, tensor in state.items()}
+            return
+        for name, tensor in state.items():
+            self.best[name].copy_(tensor)
 
     def _validation_is_due(self) -> bool:
         """Whether this step is the nearest one to a whole number of intervals."""
@@ -351,10 +361,6 @@ class _Loop:
         }
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _copied_state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch.nn import functional
 from resque.errors import InputError
 from resque.history.records import Recipe
 from resque.measure.augmentation import augmented
+from resque.measure.measures import BackwardNorm
 from resque.measure.starting import scores_of
 from resque.representation.labels import checked_labels
 from resque.representation.stream import arguments_of, device_of, moved, why_not_called
@@ -58,11 +59,12 @@ class Training:
         self.channels_last = self.device.type == "cuda"
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
+        self._norm = BackwardNorm(self.parameters)
         self.steps = 0
         self.outputs = 0
 
-    def loss_of(self, inputs: Any, labels: Any) -> Tensor:
-        """Return the loss of one training batch, with the gradients of the parameters filled in."""
+    def backward(self, inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
+        """Return (loss, global gradient norm) of one training batch, the gradients filled in."""
         if isinstance(inputs, np.ndarray):
             inputs = torch.as_tensor(inputs)
         if isinstance(inputs, Tensor):
@@ -79,12 +81,12 @@ class Training:
             group["lr"] = self.recipe.learning_rate * self._schedule()
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(loss))
-        self.scaler.unscale_(self.optimiser)
-        return loss.detach()
+        return loss.detach(), self._norm.taken(self.scaler)
 
     def step(self) -> None:
         """Take one step with the gradients that are there."""
         if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -110,6 +112,10 @@ class Training:
             n += len(targets)
         self.train()
         return correct.item() / n, loss.item() / n
+
+    def stop(self) -> None:
+        """Leave no hook on the model."""
+        self._norm.stop()
 
     def train(self) -> None:
         """Put the model in training mode; a frozen body stays in eval mode, statistics and all."""
