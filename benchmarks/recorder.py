@@ -66,7 +66,7 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
         recorded()
         epoch()
         shares.clear()
-        timing = paired(recorded, epoch, pairs=2 if quick else 5, device=device)
+        timing = paired(recorded, epoch, pairs=2, device=device)
     share = statistics.median(shares)
     return [
         {

@@ -42,11 +42,11 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
         for x, y in ((images, labels), (test, test_labels))
     )
     mlp = nn.Sequential(nn.Flatten(), nn.Linear(3072, 64), nn.ReLU(), nn.Linear(64, 10))
-    resnet = 8000 if on_gpu else 640
+    resnet = 8000 if on_gpu else 1600
     return [
         _cell(
             "ResNet-18", random_model("resnet18", 10), training, validation, device,
-            examples=resnet // (2 if quick else 1), pairs=2 if quick else 9, bound=BOUND,
+            examples=resnet // (2 if quick else 1), pairs=2 if quick else 7, bound=BOUND,
         ),
         _cell(
             "MLP of 197,000 weights", mlp, training, validation, device,
@@ -69,7 +69,7 @@ def _cell(
     model = model.to(device)
     training = training[0][:examples], training[1][:examples]
     validation = validation[0][: examples // 4], validation[1][: examples // 4]
-    epochs = 2
+    epochs = 1
     recipe = resque.Recipe(max_epochs=epochs, seed=SEED)
     found: dict[str, list[float]] = {}
     with resque.open_meter("codecarbon") as meter:

@@ -173,13 +173,33 @@ def test_an_interrupted_update_goes_on(retrain: Retrain, monkeypatch: pytest.Mon
     assert not Path("run.ckpt").exists()
 
 
-def test_a_history_that_cannot_be_written_loses_nothing(retrain: Retrain) -> None:
-    """The update is printed before it is added, so that it can be imported later."""
+def test_a_history_that_cannot_be_written_is_known_before_training(retrain: Retrain) -> None:
+    """No time is spent on an update that would have no place."""
     Path("resque.db").write_bytes(b"no database at all" * 100)
     status, out, err = retrain(*QUICK, "--accuracy", "0.6", "--json")
-    assert status == 2
-    assert resque.Update.from_dict(json.loads(out)).reached
+    assert (status, out) == (2, "")
     assert "resque.db" in err
+
+
+def test_a_history_that_fails_at_the_end_loses_nothing(
+    retrain: Retrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The update is in a file that can be imported, and so are the weights."""
+
+    def full(history: resque.History, update: resque.Update) -> bool:
+        raise resque.InputError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resque.History, "add", full)
+        status, out, err = retrain(*QUICK, "--accuracy", "0.6", "--json", "-o", "w.safetensors")
+    found = json.loads(out)
+    rescued = f"resque-update-{found['id'][:8]}.jsonl"
+    assert status == 2
+    assert f"The disk is full. The update is in {rescued!r}: `resque history import`" in err
+    assert Path("w.safetensors").exists()
+    assert main(["history", "import", rescued]) == 0
+    with resque.History(HISTORY) as history:
+        assert history.get(found["id"]).to_dict() == found
 
 
 @pytest.mark.parametrize(
@@ -196,6 +216,7 @@ def test_a_history_that_cannot_be_written_loses_nothing(retrain: Retrain) -> Non
         (("-o", "nowhere/w.safetensors"), "There is no folder 'nowhere'"),
         (("--before", "gone.safetensors"), "There is nothing at 'gone.safetensors'."),
         (("--max-epochs", "0"), "max_epochs must be a number above 0; got 0.0."),
+        (("--pue", "1.2"), "--pue says something of a grid; name it with --grid."),
     ],
 )
 def test_bad_options_are_met_at_the_door(

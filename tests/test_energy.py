@@ -343,8 +343,8 @@ def test_gpus_in_use_are_waited_for_and_others_left_alone(monkeypatch: pytest.Mo
 def test_other_load_by_hand(after: tuple[float, float, float], expected: float | None) -> None:
     """Busy seconds of the machine without our own, as a share of its cores, within 0 and 1."""
     before = CpuTimes(capacity_s=100.0, busy_s=50.0, own_s=20.0)
-    later = CpuTimes(capacity_s=100.0 + after[0], busy_s=50.0 + after[1], own_s=20.0 + after[2])
-    assert expected == other_load(before, later)
+    later = before + CpuTimes(*after)
+    assert expected == other_load(later - before)
 
 
 def test_children_that_have_ended_are_still_ours() -> None:

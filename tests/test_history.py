@@ -1049,6 +1049,64 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) ->
     return err if status == 2 else out
 
 
+def test_an_update_that_cost_nothing_is_comparable_with_all(history: History) -> None:
+    """Zero epochs were measured by no meter, and hide no other energies."""
+    free = update_of(number=1, steps=0, epochs=0.0, energy=None, duration_s=0.0)
+    history.add(free)
+    history.add(update_of(number=2))
+    assert [0.0, 0.002] == history.measures("energy_kwh")["energy_kwh"]
+
+
+def test_carbon_of_different_grids_is_not_compared(history: History) -> None:
+    """Unless it is costed for one grid."""
+    for number, grams in enumerate((56.0, 660.0)):
+        history.add(update_of(number=number, grid=Grid(grams_per_kwh=grams, name="test")))
+    with pytest.raises(NotComparableError, match=r"different grids \(56, 660 g CO2e per kWh"):
+        history.measures("carbon_kg")
+    one = Grid(grams_per_kwh=100.0, name="one", pue=1.5)
+    assert [pytest.approx(0.002 * 0.15)] * 2 == history.measures("carbon_kg", grid=one)["carbon_kg"]
+
+
+def test_an_update_costed_anew_is_the_same_update(history: History) -> None:
+    """The grid is no part of what was measured."""
+    update = update_of()
+    elsewhere = update.on_grid(Grid(grams_per_kwh=660.0, name="elsewhere"))
+    assert update.id == elsewhere.id
+    assert [True, False] == [history.add(update), history.add(elsewhere)]
+    assert update == history.get(update.id)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("labels", []), ("labels", {"a": 1}), ("epochs", "three"), ("epochs", None), ("steps", 1.5),
+     ("ended", "bored"), ("started", 5), ("versions", "all")],
+)  # fmt: skip
+def test_a_line_with_a_wrong_type_is_named_and_alone_left_out(
+    history: History, tmp_path: Path, field: str, value: Any
+) -> None:
+    """Wherever the line stands, all others are added."""
+    good = [update_of(number=number).to_dict() for number in range(3)]
+    bad = good[1] | {field: value}
+    path = tmp_path / "updates.jsonl"
+    path.write_text("\n".join(map(json.dumps, (good[0], bad, good[2]))))
+    done = history.import_from(path)
+    assert (2, 0) == (done.added, done.already_there)
+    assert [2] == [number for number, _ in done.bad]
+    assert "damaged" in done.bad[0][1]
+
+
+def test_whether_it_can_be_written_is_known_without_writing(tmp_path: Path) -> None:
+    """A new history is made by its first update, not by the look; bad places are refused."""
+    fresh = History(f"sqlite:///{tmp_path}/new.db")
+    fresh.check_writable()
+    assert not (tmp_path / "new.db").exists()
+    with pytest.raises(InputError, match="There is no folder"):
+        History(f"sqlite:///{tmp_path}/nowhere/new.db").check_writable()
+    (tmp_path / "other.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(InputError, match=r"other\.db"):
+        History(f"sqlite:///{tmp_path}/other.db").check_writable()
+
+
 def test_list(named: History, capsys: pytest.CaptureFixture[str]) -> None:
     """One line per update, newest first, with its measures; modelled energy is marked."""
     lines = printed(capsys, "list").splitlines()
@@ -1058,7 +1116,7 @@ def test_list(named: History, capsys: pytest.CaptureFixture[str]) -> None:
     assert ids[::-1] == [line[:8] for line in lines[1:5]]
     assert "2026-03-03 12:00  resnet18  shift=blur level=3" in lines[2]
     assert "plateau (patience 5, min_delta 0.001)" in lines[2]
-    assert lines[2].split()[-4:] == ["1", "60", "0.002*", "0.000112"]
+    assert lines[2].split()[-4:] == ["1", "60", "0.002*", "0.000112*"]
     assert lines[3].split()[-5:] == ["censored", "(max", "epochs)", "1", "60"]
     assert lines[5:] == ["* modelled from load and time, not read from a counter"]
 

@@ -92,8 +92,17 @@ def met(target: Accuracy | Plateau, every: float, accuracies: list[float]) -> li
 
 
 def test_an_accuracy_is_met_when_first_seen_and_by_equality() -> None:
-    """0.9 meets 0.9; what is just below does not."""
-    assert [False, True, False] == met(Accuracy(0.9), 0.5, [0.8999999, 0.9, 0.7])
+    """0.9 meets 0.9; what is below does not."""
+    assert [False, True, False] == met(Accuracy(0.9), 0.5, [0.8999, 0.9, 0.7])
+
+
+def test_an_accuracy_in_single_precision_meets_its_target() -> None:
+    """90 of 100 in float32, as metrics of many frameworks are, is 0.9."""
+    accuracy = float((torch.arange(100) < 90).float().mean())
+    assert accuracy < 0.9
+    assert [True] == met(Accuracy(0.9), 1.0, [accuracy])
+    rises = [float(torch.tensor(rise / 10)) for rise in (5, 6, 6, 6)]
+    assert [False, False, False, True] == met(Plateau(2, 0.0), 1.0, rises)
 
 
 def test_patience_counts_epochs_and_not_validations() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
+import resque
 from resque.errors import InputError
 from resque.history.records import Accuracy, DataSizes, Grid, Plateau, Recipe
 from resque.history.update import Update
+from resque.measure.backend import Gauge
 from resque.measure.energy import Meter
+from resque.measure.measures import gradient_norm
 from resque.measure.recorder import Recorder, recording, sizes_of
 from resque.measure.replay import replay_meter
 from resque.representation.tap import weights_digest
@@ -398,9 +402,9 @@ def test_validation_that_is_not_announced_is_not_told_apart(bowl: Bowl) -> None:
     assert update.validation_energy is None
 
 
-@pytest.mark.parametrize(("step_s", "expected"), [(2.0, 200.0), (3.0, None)])
-def test_short_validations_add_up(bowl: Bowl, step_s: float, expected: float | None) -> None:
-    """Two of a second each are 2 s: known if the counter moves in that time, never 0 J."""
+@pytest.mark.parametrize(("step_s", "expected"), [(1.0, 200.0), (2.0, None)])
+def test_validations_add_up(bowl: Bowl, step_s: float, expected: float | None) -> None:
+    """Two of a second each are 200 J, if the counter moves in a second; else unknown, never 0."""
     meter, passes = watt_meter(step_s=step_s)
     with recorded(bowl, meter=meter) as recorder:
         for _ in range(2):
@@ -458,6 +462,124 @@ def test_a_resumed_recorder_goes_on(bowl: Bowl) -> None:
         assert getattr(whole, name) == getattr(update, name), name
     for expected, actual in zip(whole.curve, update.curve, strict=True):
         assert replace(expected, seconds=None) == replace(actual, seconds=None)
+
+
+def test_an_update_killed_in_its_first_moment_keeps_its_energy(bowl: Bowl) -> None:
+    """A checkpoint of no time at all holds no joules yet, and spoils none of those that follow."""
+    meter, passes = watt_meter(step_s=0.5)
+    with recorded(bowl, meter=meter) as recorder:
+        recorder.validation(0.1)
+        state = json.loads(json.dumps(recorder.state() | {"last": {}}))
+    state["last"] = {name: p.detach().clone() for name, p in bowl.named_parameters()}
+    meter, passes = watt_meter(step_s=0.5)
+    with recorded(bowl, meter=meter) as recorder:
+        passes(3)  # of set-up, before the training goes on
+        recorder.resume(state)
+        stepped(bowl, recorder, 1)
+        passes(4)
+        recorder.validation_begins()
+        passes(1)
+        recorder.validation(0.5)
+    update = recorder.update
+    assert update.energy is not None
+    assert update.training_energy is not None
+    assert (5.0, 500.0, True) == (update.duration_s, update.energy.joules, update.energy.resumed)
+    assert 400.0 == update.training_energy.joules
+    assert (5.0, 500.0) == (update.curve[-1].seconds, update.curve[-1].joules)
+
+
+def test_an_update_goes_on_with_the_meter_that_it_was_begun_with(bowl: Bowl) -> None:
+    """Joules of a counter and of none are not added; the message names both."""
+    meter, _ = watt_meter()
+    with recorded(bowl, meter=meter) as recorder:
+        recorder.validation(0.1)
+        state = recorder.state()
+    message = r"begun with replay.* \(cpu by counter\) on .*; this is none \(no energy\)"
+    with pytest.raises(InputError, match=message), recorded(bowl) as recorder:
+        recorder.resume(state)
+
+
+class Broken:
+    """A driver that fails after the first few readings."""
+
+    name, missing, longest_gap_s = "broken 1", (), None
+    gauges = (Gauge(name="cpu", source="counter", relative_error=0.05, why="a test"),)
+
+    def __init__(self, good: int) -> None:
+        self.good = good
+
+    def read(self) -> dict[str, float]:
+        self.good -= 1
+        if self.good < 0:
+            raise OSError("the driver has gone")
+        return {"cpu": 100.0 - self.good}
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_meter_that_fails_ends_no_training(bowl: Bowl) -> None:
+    """Its joules are unknown, the update says why, and all else is there."""
+    with recorded(bowl, meter=Meter(Broken(6))) as recorder:
+        recorder.validation(0.1)
+        stepped(bowl, recorder, 2)
+        recorder.validation(0.5)
+    update = recorder.update
+    assert 2 == update.steps
+    assert update.energy_kwh is None
+    assert "The meter failed on the way (OSError: the driver has gone)" in update.notes[0]
+
+
+def test_concurrent_updates_have_no_joules_anywhere(bowl: Bowl) -> None:
+    """What a meter of the machine reads belongs to all of them; the reading itself is kept."""
+    meter, passes = watt_meter()
+    with recorded(bowl, meter=meter, concurrency=2) as recorder:
+        stepped(bowl, recorder, 1)
+        passes(4)
+        recorder.validation(0.5)
+    update = recorder.update
+    assert update.energy is not None
+    assert (None, None, 400.0) == (
+        update.energy_kwh, update.curve[0].joules, update.energy.joules,
+    )  # fmt: skip
+
+
+def test_a_result_is_taken_for_its_plain_form(bowl: Bowl) -> None:
+    """An index may be given as it is; what is no result is refused before the training."""
+    table = torch.eye(4).repeat(4, 1).numpy(), torch.arange(16).numpy() % 2
+    side = resque.profile(None, table)
+    index = resque.shift_index(side, side)
+    with recorded(bowl, index=index, labels={"run": 3}) as recorder:
+        stepped(bowl, recorder, 1)
+    assert recorder.update.index == json.loads(json.dumps(index.to_dict()))
+    assert {"run": "3"} == recorder.update.labels
+    assert Update.from_dict(recorder.update.to_dict()) == recorder.update
+    with pytest.raises(InputError, match="index must be what `to_dict` of a result gives"):
+        recorded(bowl, index=object()).__enter__()
+
+
+@pytest.mark.parametrize("unscaled", [False, True])
+def test_norms_of_a_loop_that_unscales_are_those_of_the_gradients(
+    bowl: Bowl, unscaled: bool
+) -> None:
+    """Norms are taken in the backward pass only where nothing changes the gradients after it."""
+    norms = []
+    with recorded(bowl) as recorder:
+        for _ in range(5):
+            bowl.zero_grad()
+            (bowl() * (1024 if unscaled else 1)).backward()
+            if unscaled:
+                for parameter in bowl.parameters():
+                    parameter.grad /= 1024
+            norms.append(gradient_norm(bowl.parameters()).item())
+            recorder.step()
+            with torch.no_grad():
+                for parameter in bowl.parameters():
+                    parameter.sub_(0.1 * parameter.grad)
+        assert (recorder._backward is None) == unscaled
+    assert recorder.update.gradient_norm == pytest.approx(sum(norms) / 5, rel=1e-6)
+    assert recorder._backward is None
+    assert not any(p._post_accumulate_grad_hooks for p in bowl.parameters())
 
 
 def test_a_state_between_epochs_leaves_the_energy_known(bowl: Bowl) -> None:

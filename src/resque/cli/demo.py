@@ -27,10 +27,9 @@ def demo(
 
     checked_figure(output)
     from resque.experiments.digits import digits_demo
-    from resque.measure.carbon import grid as grid_of
     from resque.reporting.terminal import demo_view
 
-    found = digits_demo(options.say_step, grid=grid_of(options.grid_value(grid)))
+    found = digits_demo(options.say_step, grid=options.costed(grid))
     options.print_result(found, demo_view, as_json=as_json)
     save_shift_curves(
         output,

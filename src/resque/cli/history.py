@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -60,6 +60,7 @@ def list_updates(
             help="Cost the carbon for this grid: a country's three letters, or grams per kWh."
         ),
     ] = None,
+    pue: options.Pue = 1.0,
     history: options.HistoryUrl = options.HISTORY,
     as_json: options.AsJson = False,
 ) -> None:
@@ -68,7 +69,7 @@ def list_updates(
     Example: resque history list --label shift=blur --reached
     """
     chosen = _filters(model, label, reached, since, until)
-    elsewhere = _grid(grid)
+    elsewhere = options.costed(grid, pue)
     with _opened(history) as opened:
         found = opened.summaries(limit=limit, **chosen)
         total = opened.count(**chosen) if len(found) == limit else len(found)
@@ -178,11 +179,3 @@ def _filters(
     if until is not None:
         found["until"] = until
     return found
-
-
-def _grid(text: str | None) -> Any:
-    if text is None:
-        return None
-    from resque.measure.carbon import grid
-
-    return grid(options.grid_value(text))

@@ -17,6 +17,7 @@ from resque.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from resque.history.records import Grid
     from resque.representation.models import LoadedModel
 
 
@@ -253,12 +254,13 @@ def names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
-def grid_value(text: str | None) -> float | str | None:
-    """Return a grid as a number where it is one."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
+def costed(text: str | None, pue: float = 1.0) -> Grid | None:
+    """Return the grid that --grid and --pue name."""
+    if text is None and pue != 1:
+        raise InputError("--pue says something of a grid; name it with --grid.")
+    from resque.measure.carbon import grid
+
+    return grid(text, pue=pue)
 
 
 def label_pairs(labels: list[str] | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from resque.errors import InputError
 
 if TYPE_CHECKING:
     from resque.history.records import Target
+    from resque.history.update import Update
+    from resque.index.profile import ClassProfile
 
 _TARGET, _RECIPE, _COST = "Target", "Recipe", "Cost"
 
@@ -188,18 +191,18 @@ def retrain(
         autocast=autocast, image_size=image_size, mean=mean, std=std, channels=channels,
     )  # fmt: skip
     from resque.history.store import History
-    from resque.index.profile import GROUPS, load_profile, profile
+    from resque.index.profile import load_profile, profile
     from resque.index.shift import shift_index
     from resque.measure.batches import data_at
-    from resque.measure.carbon import grid as grid_of
     from resque.measure.energy import open_meter
     from resque.measure.retrain import retrain as retrained
     from resque.reporting.terminal import update_view
     from resque.representation.models import untrained_like
 
     store = History(history)
-    costed = grid_of(options.grid_value(grid), pue=pue)
-    with options.results_only():
+    store.check_writable()
+    costed = options.costed(grid, pue)
+    with options.results_only(), open_meter(meter, calibration=calibration) as opened:
         loaded, prepare = choice.load()
         assert loaded is not None  # noqa: S101  # narrows the type: a model was named
         data = data_at(
@@ -219,12 +222,12 @@ def retrain(
                 loaded.model,
                 data.training,
                 class_names=data.class_names,
-                groups=old.signature.groups if old.signature and old.signature.groups else GROUPS,
                 model_name=loaded.name,
                 preprocessing=data.preprocessing,
+                **_read_as(old),
             )
             index = shift_index(old, new).to_dict()
-        with open_meter(meter, calibration=calibration) as opened, _resumable(checkpoint):
+        with _resumable(checkpoint):
             result = retrained(
                 loaded.model,
                 data.training,
@@ -244,12 +247,38 @@ def retrain(
             )
     # The result comes first: should the history or the weights fail, it is not lost.
     options.print_result(result.update, update_view, as_json=as_json)
-    if output is not None:
-        result.save_weights(output)
-    store.add(result.update)
+    try:
+        store.add(result.update)
+    except InputError as error:
+        raise InputError(f"{error} {_rescued(result.update)}") from error
+    finally:
+        if output is not None:
+            result.save_weights(output)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     typer.echo(f"update {result.update.id[:8]} added to {store.url}", err=True)
+
+
+def _read_as(old: ClassProfile) -> dict[str, Any]:
+    """Return how the new data are read so that they can be compared with a profile of old ones."""
+    signature = old.signature
+    if signature is None:
+        return {}
+    return {
+        "layer": signature.layer,
+        "pooling": signature.pooling,
+        "groups": signature.groups,
+    }
+
+
+def _rescued(update: Update) -> str:
+    """Write an update that no history took, and return where it is, in words."""
+    from resque.files import written_whole
+
+    path = Path(f"resque-update-{update.id[:8]}.jsonl")
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(update.to_dict()) + "\n", encoding="utf-8")
+    return f"The update is in {str(path)!r}: `resque history import` adds it."
 
 
 @contextmanager

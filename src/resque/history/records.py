@@ -385,6 +385,10 @@ class Grid:
     source: str = "given"
     pue: float = 1.0
 
+    def kg_of(self, kwh: float) -> float:
+        """Return the kilograms of CO2 equivalent of kilowatt-hours. method.md, equation 14."""
+        return kwh * self.pue * self.grams_per_kwh / 1000
+
     def __str__(self) -> str:
         parts = [f"{self.grams_per_kwh:g} g CO2e/kWh ({self.name}"]
         parts += [f", {self.year}"] if self.year else []

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from resque.errors import InputError, NotComparableError, ResqueWarning, in_words, nearest
-from resque.files import existing, written_whole
+from resque.files import checked_output, existing, written_whole
 from resque.history.database import Database
 from resque.history.filters import Filters, conditions_of
 from resque.history.records import Grid
@@ -87,8 +87,7 @@ class UpdateSummary:
     def on_grid(self, grid: Grid) -> UpdateSummary:
         """Return the same summary with the carbon of another grid."""
         kwh = self.energy_kwh
-        carbon = None if kwh is None else kwh * grid.pue * grid.grams_per_kwh / 1000
-        return replace(self, carbon_kg=carbon)
+        return replace(self, carbon_kg=None if kwh is None else grid.kg_of(kwh))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON types."""
@@ -172,6 +171,23 @@ class History:
             InputError: it is no update, or cannot be written.
         """
         return self._insert([rows_of(_checked(update))]) == 1
+
+    def check_writable(self) -> None:
+        """Raise InputError unless an update could be added now; nothing is written.
+
+        Raises:
+            InputError: there is no such folder or server, it may not be written to, or is damaged.
+        """
+        file = self._database.file
+        if file is None or file.exists():
+            with self._transaction(writes=True):
+                return
+        checked_output(file)
+        if not os.access(file.parent, os.W_OK):
+            raise InputError(
+                f"No history can be made in {str(file.parent)!r}: this user may not write there. "
+                "Name another one."
+            )
 
     def import_from(self, path: Path | str, *, progress: bool = False) -> ImportResult:
         """Return how many updates of a JSON Lines file were new, and which lines are bad.
@@ -348,22 +364,26 @@ class History:
         names: Iterable[str],
         *,
         mixed_meters: bool = False,
+        grid: Grid | None = None,
         **filters: Unpack[Filters],
     ) -> dict[str, list[float | None]]:
         """Return measures of updates, one list per name, oldest update first; to compare them.
 
         Energies, and the carbon that follows from them, are comparable only if one kind of meter
-        measured them all. Updates without such a number have None and are compared with nothing.
+        measured them all, and carbon only on one grid. Updates without such a number have None
+        and are compared with nothing.
 
         Args:
             names: such as "epochs" or "energy_kwh": the fields of `Update` that are one number.
             mixed_meters: give energies of different meters side by side all the same.
+            grid: cost the carbon of all of them for this grid; see `resque.grid`.
             **filters: which updates; see `Filters`.
 
         Raises:
             InputError: a name or a filter is none of these.
             NotComparableError: energy or carbon is asked for, and the updates were measured by
-                different meters, with different calibrations, or on different components.
+                different meters, with different calibrations, or on different components; or
+                carbon is, on different grids.
         """
         names = [names] if isinstance(names, str) else list(names)
         for name in names:
@@ -380,7 +400,11 @@ class History:
             if metered and not mixed_meters:
                 _require_one_meter(connection, conditions, metered)
             rows = connection.execute(query).all() if names else []
-        return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+            if "carbon_kg" in names:
+                kwh = query.with_only_columns(SUMMARIES.c.energy_kwh, SUMMARIES.c.carbon_kg)
+                carbon = _on_one_grid(connection.execute(kwh).all(), grid)
+        found = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+        return found | {"carbon_kg": carbon} if "carbon_kg" in names else found
 
     def export(
         self,
@@ -542,7 +566,12 @@ def _require_one_meter(
     columns = [SUMMARIES.c[name] for name in _METERS]
     query = (
         sa.select(*columns, SUMMARIES.c.energy_modelled, sa.func.count().label("updates"))
-        .where(*conditions, sa.or_(*(SUMMARIES.c[name].is_not(None) for name in measures)))
+        # An update that cost nothing was measured by nobody, and is comparable with all.
+        .where(
+            *conditions,
+            SUMMARIES.c.meter.is_not(None),
+            sa.or_(*(SUMMARIES.c[name].is_not(None) for name in measures)),
+        )
         .group_by(*columns, SUMMARIES.c.energy_modelled)
         .order_by(*columns)
     )
@@ -561,6 +590,22 @@ def _require_one_meter(
         f"alike: {ways}. Choose some of them with {' and '.join(f'{n}=' for n in differing)}, "
         "or take them as they are with mixed_meters=True."
     )
+
+
+def _on_one_grid(rows: Sequence[Sequence[float | None]], grid: Grid | None) -> list[float | None]:
+    """Return the carbon of (kWh, kg) of several updates, on the grid given or on their own."""
+    if grid is not None:
+        return [None if kwh is None else grid.kg_of(kwh) for kwh, _ in rows]
+    # Kilograms per kWh are the grid and the PUE together; twelve digits outlive the division.
+    factors = {float(f"{kg / kwh:.12g}") for kwh, kg in rows if kwh and kg is not None}
+    if len(factors) > 1:
+        told = ", ".join(f"{1000 * factor:.4g}" for factor in sorted(factors))
+        raise NotComparableError(
+            "carbon_kg of these updates cannot be compared: they were costed for different grids "
+            f"({told} g CO2e per kWh, PUE included). Cost them for one: "
+            "grid=resque.grid('FRA')."
+        )
+    return [kg for _, kg in rows]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from resque.errors import InputError
 from resque.history.records import (
@@ -24,10 +24,15 @@ from resque.history.records import (
 )
 from resque.representation.signature import Signature
 
-# Of the record as JSON; a newer one is refused, an older one is read.
+# Of the record as JSON; a newer one is refused.
 FORMAT = 1
 
 Ended = Literal["target", "plateau", "max_epochs", "diverged", "interrupted"]
+_NUMBERS = (
+    "epochs", "duration_s", "accuracy_before", "loss_before", "peak_accuracy", "peak_epoch",
+    "gradient_norm", "gradient_norm_last_batch", "parameter_change", "parameter_change_published",
+)  # fmt: skip
+_COUNTS = ("steps", "examples_seen", "concurrency", "interruptions")
 _READINGS = ("energy", "training_energy", "validation_energy")
 
 
@@ -172,8 +177,12 @@ class Update:
 
     @property
     def id(self) -> str:
-        """32 hex digits of what the update says: the same update has the same id everywhere."""
-        content = json.dumps(self._content(), sort_keys=True, allow_nan=False)
+        """32 hex digits of what the update says: the same update has the same id everywhere.
+
+        The grid is no part of it: an update costed for another grid is the same update.
+        """
+        said = {key: value for key, value in self._content().items() if key != "grid"}
+        content = json.dumps(said, sort_keys=True, allow_nan=False)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     @property
@@ -199,7 +208,7 @@ class Update:
         """Kilograms of CO2 equivalent on `grid`; None without energy or grid. Equation 14."""
         if self.energy_kwh is None or self.grid is None:
             return None
-        return self.energy_kwh * self.grid.pue * self.grid.grams_per_kwh / 1000
+        return self.grid.kg_of(self.energy_kwh)
 
     @property
     def why_no_carbon(self) -> str | None:
@@ -215,7 +224,10 @@ class Update:
         return "the meter gave no energy"
 
     def on_grid(self, grid: Grid | None) -> Update:
-        """Return the same update, costed for another grid; see `resque.grid`."""
+        """Return the same update, costed for another grid; see `resque.grid`.
+
+        It keeps its id: a history that has the update already stays with the grid that it has.
+        """
         return replace(self, grid=grid)
 
     def to_dict(self) -> dict[str, Any]:
@@ -264,7 +276,8 @@ class Update:
                 }
                 | {name: values[name] and reading_from_dict(values[name]) for name in _READINGS}
             )
-            same = values.get("id") in (None, read.id)
+            _require_types(read)
+            same = values["id"] == read.id
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"This update is damaged ({type(error).__name__}: {error})."
@@ -298,9 +311,12 @@ class Update:
                 f"(±{self.energy.relative_error or 0:.0%}; {self.energy.meter})"
             )
         if self.carbon_kg is not None:
-            lines.append(f"carbon {self.carbon_kg:.4g} kg CO2e on {self.grid}")
+            modelled = " modelled" if self.energy is not None and self.energy.modelled else ""
+            lines.append(f"carbon {self.carbon_kg:.4g} kg CO2e{modelled} on {self.grid}")
         else:
             lines.append(f"no carbon: {self.why_no_carbon}")
+        if self.interruptions:
+            lines.append(f"interrupted and resumed: {self.interruptions}")
         lines += [f"warning: {note}" for note in self.notes]
         return "\n".join([*lines, str(self.signature)])
 
@@ -318,3 +334,29 @@ class Update:
             content[name] = dict(getattr(self, name))
         content["curve"] = [fields_of(point) for point in self.curve]
         return content
+
+
+def _require_types(update: Update) -> None:
+    """Raise TypeError where a field of a record that was read is not what it should be."""
+    needed = ("epochs", "duration_s")
+    for name in _NUMBERS:
+        value = getattr(update, name)
+        if not (value is None and name not in needed) and not _is_number(value, int | float):
+            raise TypeError(f"{name} is no number: {value!r}")
+    for name in _COUNTS:
+        if not _is_number(getattr(update, name), int):
+            raise TypeError(f"{name} is no whole number: {getattr(update, name)!r}")
+    if update.ended not in get_args(Ended):
+        raise TypeError(f"ended is {update.ended!r}")
+    for name in ("labels", "versions", "parameter_change_per_tensor"):
+        if not isinstance(getattr(update, name), Mapping):
+            raise TypeError(f"{name} is no object: {getattr(update, name)!r}")
+    for key, value in update.labels.items():
+        if not isinstance(value, str):
+            raise TypeError(f"the label {key!r} is no text: {value!r}")
+    if not isinstance(update.started, str):
+        raise TypeError(f"started is no text: {update.started!r}")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from resque.errors import InputError
+from resque.errors import InputError, ResqueWarning
 from resque.history.records import DataSizes
 from resque.history.store import History
 from resque.history.update import Update
@@ -50,6 +51,8 @@ class RecordedTraining:
         # A URL that leads nowhere is better known before the training than after.
         if isinstance(self._history, str):
             self._history = History(self._history)
+        if isinstance(self._history, History):
+            self._history.check_writable()
         self.recorder = self._open.enter_context(self._record(model, data=data))
         return self.recorder
 
@@ -77,8 +80,18 @@ class RecordedTraining:
     def ends(self) -> None:
         """Close the recording and add the update to the history."""
         self._open.close()
-        if isinstance(self._history, History):
+        if not isinstance(self._history, History):
+            return
+        try:
             self._history.add(self.update)
+        except InputError as error:
+            # What the trainer still has to do, saving the model for one, is not to be lost.
+            warnings.warn(
+                f"The update was not added to the history: {error} It is in the callback's "
+                "`update`.",
+                ResqueWarning,
+                stacklevel=2,
+            )
 
     def interrupted(self) -> None:
         """Close the recording of a training that an error has ended; no history gets it."""

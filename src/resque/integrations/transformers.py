@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -95,6 +96,8 @@ class UpdateCallback(TrainerCallback):
     ) -> None:
         self.monitor, self.monitor_loss, self.stop = monitor, monitor_loss, stop
         self._class_names = class_names
+        self._without: Mapping[str, Any] | None = None  # metrics of a set without the monitor
+        self._monitored = False
         self._training = RecordedTraining(
             partial(
                 recording,
@@ -183,6 +186,10 @@ class UpdateCallback(TrainerCallback):
         if self._watched is None or recorder is None:
             return
         metrics = given["metrics"]
+        if self.monitor not in metrics and _of_one_of_several(metrics):
+            self._without = metrics
+            return
+        self._monitored = True
         accuracy = metric_of(metrics, self.monitor, _CURE)
         loss = None if self.monitor_loss is None else metrics.get(self.monitor_loss)
         examples = len(given["eval_dataloader"].dataset)
@@ -195,12 +202,19 @@ class UpdateCallback(TrainerCallback):
     ) -> None:
         """Close the recording."""
         self._unwatch()
+        if self._without is not None and not self._monitored:
+            metric_of(self._without, self.monitor, _CURE)
         self._training.ends()
 
     def _unwatch(self) -> None:
         if self._watched is not None:
             self._watched.stop()
             self._watched = None
+
+
+def _of_one_of_several(metrics: Mapping[str, Any]) -> bool:
+    """Whether metrics are of one of several sets of validation data, which have names."""
+    return "eval_loss" not in metrics and any(re.fullmatch("eval_.+_loss", key) for key in metrics)
 
 
 class _Watched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,11 +168,9 @@ class TrainingData:
     def first_inputs(self, n: int = 2) -> Any:
         """Return the inputs of the first few validation examples, as one batch."""
         inputs, _ = next(self.validated())
-        if isinstance(inputs, Tensor):
-            return inputs[:n]
-        if isinstance(inputs, tuple | list):
-            return type(inputs)(value[:n] for value in inputs)
-        return {key: value[:n] for key, value in inputs.items()}
+        if isinstance(inputs, Mapping):
+            return {key: value[:n] for key, value in inputs.items()}
+        return [value[:n] for value in inputs] if isinstance(inputs, tuple | list) else inputs[:n]
 
     def digest(self) -> str:
         """Return 32 hex digits of the sizes, the labels and the inputs, as far as they are known.
@@ -363,8 +361,8 @@ def _batches(data: Any, batch_size: int, side: str, workers: int) -> Tensors | D
             shuffle=training,
             generator=torch.Generator() if training else None,
             drop_last=training and n > batch_size and n % batch_size == 1,
+            # Not persistent: workers that stay are seeded once, and a resumed run draws otherwise.
             num_workers=workers,
-            persistent_workers=workers > 0,
         )
     raise InputError(
         f"The {side} data must be a pair of arrays (inputs, labels), a Dataset with a length, or a "

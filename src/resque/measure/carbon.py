@@ -86,9 +86,7 @@ def carbon_kg(energy: EnergyReading | float | None, grid: Grid | None) -> float 
         0.168117
     """
     kwh = energy.kwh if isinstance(energy, EnergyReading) else energy
-    if kwh is None or grid is None:
-        return None
-    return kwh * grid.pue * grid.grams_per_kwh / 1000
+    return None if kwh is None or grid is None else grid.kg_of(kwh)
 
 
 def table_source() -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from resque.errors import InputError, nearest
+from resque.errors import InputError, in_words, nearest
 from resque.history.records import Component, EnergyReading
 from resque.measure.backend import Backend, Gauge, NoBackend
 from resque.measure.calibration import Calibration
@@ -22,6 +22,8 @@ from resque.measure.machine import CpuTimes, cpu_times, other_load
 METERS = ("codecarbon", "zeus", "none")
 # Finding the children of a process looks at every process there is, 1 ms for each 100.
 _LOAD_FRESH_S = 0.05
+# Share of a window's seconds that may lie in stretches too short for a gauge.
+_MOST_SHORT = 0.05
 
 
 def open_meter(
@@ -100,31 +102,32 @@ class _Moment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Span:
-    """What was counted between two moments."""
+    """What was counted between two moments, or between several such pairs."""
 
-    seconds: float
-    joules: dict[str, float]
-    broken: frozenset[str]  # gauges that lost count on the way
-    load: float | None
+    seconds: float = 0.0
+    joules: Mapping[str, float] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()  # gauges that lost count on the way
+    short: Mapping[str, float] = field(default_factory=dict)  # seconds too short for each gauge
+    cpu: CpuTimes | None = None
 
     @classmethod
-    def between(cls, start: _Moment, end: _Moment) -> _Span:
+    def between(cls, start: _Moment, end: _Moment, gauges: Sequence[Gauge]) -> _Span:
+        seconds = end.seconds - start.seconds
         return cls(
-            seconds=end.seconds - start.seconds,
+            seconds=seconds,
             joules={name: end.joules[name] - start.joules[name] for name in end.joules},
             broken=frozenset(n for n in end.breaks if end.breaks[n] != start.breaks[n]),
-            load=other_load(start.cpu, end.cpu) if start.cpu and end.cpu else None,
+            short={g.name: seconds if seconds < g.step_s else 0.0 for g in gauges},
+            cpu=end.cpu - start.cpu if start.cpu and end.cpu else None,
         )
 
     def __add__(self, other: _Span) -> _Span:
-        seconds = self.seconds + other.seconds
-        known = self.load is not None and other.load is not None and seconds > 0
-        mine, theirs = (self.load or 0.0) * self.seconds, (other.load or 0.0) * other.seconds
         return _Span(
-            seconds=seconds,
-            joules={name: joules + other.joules[name] for name, joules in self.joules.items()},
+            seconds=self.seconds + other.seconds,
+            joules={n: self.joules.get(n, 0.0) + joules for n, joules in other.joules.items()},
             broken=self.broken | other.broken,
-            load=(mine + theirs) / seconds if known else None,
+            short={n: self.short.get(n, 0.0) + seconds for n, seconds in other.short.items()},
+            cpu=self.cpu + other.cpu if self.cpu and other.cpu else self.cpu or other.cpu,
         )
 
 
@@ -137,6 +140,8 @@ class Meter:
     Attributes:
         name: name and version.
         missing: sentences that say what would give a better reading on this machine.
+        failure: why the last reading that failed did so; None where none has. The joules of
+            windows with such a moment are not known.
 
     Args:
         backend: what counts the joules.
@@ -159,6 +164,7 @@ class Meter:
 
     name: str
     missing: list[str]
+    failure: str | None
 
     def __init__(
         self,
@@ -171,6 +177,7 @@ class Meter:
     ) -> None:
         self.name = backend.name
         self.missing = list(backend.missing)
+        self.failure = None
         self._gauges = tuple(
             replace(
                 gauge, counted=gauge.counted and (gauge.source != "constant" or include_constants)
@@ -200,17 +207,27 @@ class Meter:
         """Whether something in the total is no reading of a counter but a model or a constant."""
         return any(gauge.counted and gauge.source != "counter" for gauge in self._gauges)
 
+    @property
+    def calibration(self) -> str | None:
+        """Id of the calibration that is applied to every reading; None without one."""
+        return None if self._calibration is None else self._calibration.id
+
     def describe(self) -> tuple[Gauge, ...]:
         """Return the parts of the machine that this meter knows, and how."""
         return self._gauges
 
-    def window(self, name: str) -> Window:
+    def window(self, name: str, counted: Mapping[str, Any] | None = None) -> Window:
         """Return a window to enter with `with`: it starts there, and ends where that ends.
 
         Args:
             name: what goes on in it, for messages.
+            counted: what `Window.counted` told of a window of an earlier process, which this
+                one goes on with.
         """
-        return Window(self, name)
+        window = Window(self, name)
+        if counted is not None:
+            window.go_on(counted)
+        return window
 
     def start_window(self, name: str) -> Window:
         """Return a window that has started; `stop` ends it.
@@ -270,7 +287,12 @@ class Meter:
         return self._cpu[1]
 
     def _count(self) -> None:
-        read = self._backend.read()
+        try:
+            read = self._backend.read()
+        # Drivers fail in many ways; a training is worth more than its joules.
+        except Exception as error:  # noqa: BLE001
+            self.failure = in_words(error)
+            read = {}
         for gauge in self._gauges:
             value, last = read.get(gauge.name, math.nan), self._last.pop(gauge.name, None)
             if not math.isfinite(value):
@@ -287,18 +309,20 @@ class Meter:
             self._joules[gauge.name] += risen
 
     def _keep_reading(self, every_s: float) -> None:
-        # A failure here comes back in the next window, where there is someone to tell.
-        with contextlib.suppress(Exception):
-            while not self._closed.wait(every_s):
-                with self._lock:
-                    self._count()
+        while not self._closed.wait(every_s):
+            with self._lock:
+                self._count()
 
     def _reading(self, span: _Span) -> EnergyReading:
         components = []
         for gauge in self._gauges:
             joules = span.joules[gauge.name]
             whole = gauge.name not in span.broken
-            known = whole and joules > 0 and span.seconds >= gauge.step_s
+            # Joules of a stretch shorter than the gauge's step may have been counted outside it:
+            # where such stretches are more than a small part of the whole, they are not known.
+            long = span.seconds >= gauge.step_s
+            long = long and span.short[gauge.name] <= _MOST_SHORT * span.seconds
+            known = whole and joules > 0 and long
             components.append(
                 Component(
                     name=gauge.name,
@@ -312,7 +336,7 @@ class Meter:
             components=tuple(components),
             seconds=span.seconds,
             meter=self.name,
-            other_load=span.load,
+            other_load=None if span.cpu is None else other_load(span.cpu),
         )
         return reading if self._calibration is None else self._calibration.apply(reading)
 
@@ -320,8 +344,9 @@ class Meter:
 class Window:
     """A stretch of time and its energy; `Meter.window` makes it.
 
-    A window that has ended may be started again: it adds up, so that many stretches, each too
-    short for a counter, have a known energy together.
+    A window that has ended may be started again: it adds up. Stretches that are each too short
+    for a counter stay unknown also together, because what they used may have been counted in the
+    stretches between them; a window round all of them knows.
 
     Args:
         meter: what reads it.
@@ -341,7 +366,7 @@ class Window:
         self.name = name
         self._meter = meter
         self._start: _Moment | None = None
-        self._span: _Span | None = None
+        self._span = _Span()
         self._reading: EnergyReading | None = None
 
     @property
@@ -393,13 +418,35 @@ class Window:
             InputError: the window has not started, or the meter was closed meanwhile.
         """
         if self._start is not None:
-            span = _Span.between(self._start, self._meter._now())
-            self._span = span if self._span is None else self._span + span
+            end = self._meter._now()
+            self._span += _Span.between(self._start, end, self._meter.describe())
             self._start = None
             self._reading = self._meter._reading(self._span)
         if self._reading is None:
             raise InputError(f"The window {self.name!r} has not started; enter it with `with`.")
         return self._reading
+
+    def counted(self) -> dict[str, Any]:
+        """Return what was counted so far, as plain types, for `Meter.window` to go on with."""
+        span = self._span
+        return {
+            "seconds": span.seconds,
+            "joules": dict(span.joules),
+            "broken": sorted(span.broken),
+            "short": dict(span.short),
+            "cpu": None if span.cpu is None else list(astuple(span.cpu)),
+        }
+
+    def go_on(self, counted: Mapping[str, Any]) -> None:
+        """Begin with what another window has counted."""
+        self._span = _Span(
+            seconds=counted["seconds"],
+            joules=counted["joules"],
+            broken=frozenset(counted["broken"]),
+            short=counted["short"],
+            cpu=None if counted["cpu"] is None else CpuTimes(*counted["cpu"]),
+        )
+        self._reading = self._meter._reading(self._span)
 
     def __enter__(self) -> Window:
         return self.start()

@@ -127,6 +127,20 @@ class CpuTimes:
     busy_s: float
     own_s: float
 
+    def __sub__(self, earlier: CpuTimes) -> CpuTimes:
+        return CpuTimes(
+            self.capacity_s - earlier.capacity_s,
+            self.busy_s - earlier.busy_s,
+            self.own_s - earlier.own_s,
+        )
+
+    def __add__(self, other: CpuTimes) -> CpuTimes:
+        return CpuTimes(
+            self.capacity_s + other.capacity_s,
+            self.busy_s + other.busy_s,
+            self.own_s + other.own_s,
+        )
+
 
 def cpu_times() -> CpuTimes:
     """Return the CPU seconds used so far by this machine and by this process."""
@@ -141,21 +155,18 @@ def cpu_times() -> CpuTimes:
     )
 
 
-def other_load(before: CpuTimes, after: CpuTimes) -> float | None:
-    """Return the share of all cores, 0 to 1, that other processes kept busy between two moments.
+def other_load(used: CpuTimes) -> float | None:
+    """Return the share of all cores, 0 to 1, that other processes kept busy.
 
     Args:
-        before: `cpu_times` at the first moment.
-        after: the same at the second.
+        used: the difference of `cpu_times` at two moments, or a sum of such differences.
 
     Returns:
-        None where the moments are too close to tell.
+        None where the time between is too short to tell.
     """
-    capacity = after.capacity_s - before.capacity_s
-    if capacity < _SHORTEST_S * (psutil.cpu_count() or 1):
+    if used.capacity_s < _SHORTEST_S * (psutil.cpu_count() or 1):
         return None
-    others = after.busy_s - before.busy_s - (after.own_s - before.own_s)
-    return min(max(others / capacity, 0.0), 1.0)
+    return min(max((used.busy_s - used.own_s) / used.capacity_s, 0.0), 1.0)
 
 
 def _own_cpu_seconds() -> float:

@@ -147,6 +147,11 @@ def parameter_change(
     )
 
 
+# Accuracies that are equal on paper differ in their last digits, and 90 of 100 in float32, as
+# metrics of many frameworks are, is below 0.9.
+_SAME = 1e-6
+
+
 class Convergence:
     """Says when a series of validations has met its target. method.md, equation 11.
 
@@ -171,9 +176,8 @@ class Convergence:
     def met_by(self, epoch: float, accuracy: float) -> bool:
         """Add the accuracy found after so many epochs and return whether the target is met."""
         if isinstance(self.target, Accuracy):
-            return accuracy >= self.target.value
-        # The differences of accuracies that are equal on paper differ in their last digits.
-        if accuracy > self._best + self.target.min_delta + 1e-12:
+            return accuracy >= self.target.value - _SAME
+        if accuracy > self._best + self.target.min_delta + _SAME:
             self._best, self._best_epoch = accuracy, epoch
             return False
         return epoch - self._best_epoch >= self.target.patience - 1e-9

@@ -57,12 +57,6 @@ class Spread:
         """Return the spread of at least one measurement."""
         return cls(median=statistics.median(measured), least=min(measured), greatest=max(measured))
 
-    def times(self, factor: float) -> Spread:
-        """Return the spread of so many times the number."""
-        return Spread(
-            median=self.median * factor, least=self.least * factor, greatest=self.greatest * factor
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,15 +23,19 @@ from resque.history.records import (
     Plateau,
     Recipe,
     Target,
-    reading_from_dict,
-    reading_to_dict,
 )
 from resque.history.update import Ended, Point, Update
 from resque.measure.batches import labels_of
 from resque.measure.carbon import grid as grid_of
 from resque.measure.energy import open_meter
 from resque.measure.machine import hardware_of
-from resque.measure.measures import Convergence, ParameterChange, gradient_norm, parameter_change
+from resque.measure.measures import (
+    BackwardNorm,
+    Convergence,
+    ParameterChange,
+    gradient_norm,
+    parameter_change,
+)
 from resque.representation.signature import Signature, hardware_name, installed_version
 from resque.representation.stream import device_of, name_of_model, unwrapped
 from resque.representation.tap import weights_digest
@@ -118,8 +123,8 @@ class Recorder:
         self.points, self.steps, self.ended = [], 0, None
         self.notes: list[str] = []
         self.interruptions = 0
-        self._index, self._preflight = index, preflight
-        self._labels = dict(labels or {})
+        self._index, self._preflight = _as_plain("index", index), _as_plain("preflight", preflight)
+        self._labels = {str(key): str(value) for key, value in (labels or {}).items()}
         self._convergence = Convergence(target)
         self._device = device_of(inner)
         self._trained = {n: p for n, p in inner.named_parameters() if p.requires_grad}
@@ -139,11 +144,12 @@ class Recorder:
         self._norms = _Mean()
         self._norms_at_point, self._losses_at_point = _Mean(), _Mean()
         self._norm_last: float | None = None
+        self._backward: BackwardNorm | None = None
+        self._norms_read = 0
         self._steps_at_point = 0
         self._change: ParameterChange | None = None
         self._windows: dict[str, Window] = {}  # each adds up what it is opened for
         self._open_windows: dict[str, None] = {}
-        self._earlier: dict[str, EnergyReading] = {}  # of the runs before an interruption
         self._told_apart = True
         self._begin()
 
@@ -166,7 +172,7 @@ class Recorder:
         """
         if self.ended is not None:
             return
-        norm = gradient_norm(self._trained.values()) if norm is None else norm.detach()
+        norm = self._norm_of_step() if norm is None else norm.detach()
         self._examples += self._examples_of_step() if examples is None else examples
         self.steps += 1
         given = None if loss is None else torch.as_tensor(loss).detach()
@@ -241,6 +247,7 @@ class Recorder:
     def end(self, ended: Ended) -> None:
         """Say why the update has ended, if it has not ended before."""
         self._close_all()
+        self._unhook()
         if self.ended is None:
             self.ended = ended if self._see() else "diverged"
             if not self._at_point():
@@ -317,7 +324,6 @@ class Recorder:
         for name in self._close_all():
             self._open(name)
         self._look()
-        names = {*self._windows, *self._earlier}
         return {
             "points": [_plain(p) for p in self.points],
             "steps": self.steps,
@@ -333,11 +339,25 @@ class Recorder:
             "steps_at_point": self._steps_at_point,
             "told_apart": self._told_apart,
             "last": {name: t.cpu().clone() for name, t in self._last.items()},
-            "readings": {name: reading_to_dict(self._reading(name)) for name in names},
+            "windows": {name: window.counted() for name, window in self._windows.items()},
+            "metered_by": self._metered_by(),
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned; the weights are the caller's to put back."""
+        """Go on from what `state` returned; the weights are the caller's to put back.
+
+        Raises:
+            InputError: it was metered in another way, or on another machine.
+        """
+        was, now = state["metered_by"], self._metered_by()
+        if was != now:
+            raise InputError(
+                f"The update was begun with {_told(was)}; this is {_told(now)}, and their energies "
+                "cannot be added. Go on with the former, or delete the checkpoint to start anew."
+            )
+        self._forget(*self._windows)
+        for name, counted in state["windows"].items():
+            self._windows[name] = self.meter.window(name, counted)
         self.points = []
         for values in state["points"]:
             point = Point(**values)
@@ -354,15 +374,10 @@ class Recorder:
         self._norm_last = state["norm_last"]
         self._steps_at_point, self._told_apart = state["steps_at_point"], state["told_apart"]
         self._last = {name: t.to(self._device) for name, t in state["last"].items()}
-        resumed = {"resumed": True} if self.interruptions else {}
-        self._earlier = {
-            name: reading_from_dict(values | resumed) for name, values in state["readings"].items()
-        }
         if self.points and self.steps:
             self._change = parameter_change(self._start, self._trained)
-        if self.ended is not None:
-            self._close_all()
-            self._windows.clear()
+        if self.ended is None:
+            self._begin()
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -388,18 +403,23 @@ class Recorder:
         for name in names:
             self._close(name)
             self._windows.pop(name, None)
-            self._earlier.pop(name, None)
 
     def _reading(self, name: str) -> EnergyReading:
-        """Return what a window and those of earlier runs read; it must have been open."""
-        parts = [self._earlier[name]] if name in self._earlier else []
-        if name in self._windows:
-            parts.append(self._windows[name].reading)
-        return parts[0] + parts[1] if len(parts) == 2 else parts[0]
+        """Return what a window read; it must have been open."""
+        return replace(self._windows[name].reading, resumed=self.interruptions > 0)
 
     def _part(self, name: str) -> EnergyReading | None:
-        there = self._told_apart and self.steps and (name in self._windows or name in self._earlier)
+        there = self._told_apart and self.steps and name in self._windows
         return self._reading(name) if there else None
+
+    def _metered_by(self) -> dict[str, Any]:
+        gauges = [[g.name, g.source, g.counted] for g in self.meter.describe()]
+        return {
+            "meter": self.meter.name,
+            "calibration": self.meter.calibration,
+            "gauges": gauges,
+            "hardware": hardware_name(self._device),
+        }
 
     def _begin(self) -> None:
         # One window round everything: the parts may be too short for the meter, it is not.
@@ -435,7 +455,7 @@ class Recorder:
             parameter_change_published=_finite(self._change.published),
             parameter_change_published_since_last=_finite(since_last.published),
             seconds=reading.seconds,
-            joules=reading.joules,
+            joules=reading.joules if self.concurrency == 1 else None,
         )
 
     def _examples_of_step(self) -> int:
@@ -443,6 +463,29 @@ class Recorder:
         left = data.training_examples - data.batch_size * (data.steps_per_epoch - 1)
         last = (self.steps + 1) % data.steps_per_epoch == 0
         return left if last and 0 < left < data.batch_size else data.batch_size
+
+    def _norm_of_step(self) -> Tensor:
+        """Return the global gradient norm, taken during the backward pass where that is the same.
+
+        It is not where the loop unscales or clips its gradients before it calls `step`; the
+        second step tells, and only then are the gradients of every step read once more.
+        """
+        if self._norms_read > 1 and self._backward is not None:
+            return self._backward.taken()
+        self._norms_read += 1
+        norm = gradient_norm(self._trained.values())
+        if self._norms_read == 1:
+            self._backward = BackwardNorm(self._trained.values())
+        elif self._backward is not None and not torch.isclose(
+            self._backward.taken().to(norm), norm, rtol=1e-3
+        ):
+            self._unhook()
+        return norm
+
+    def _unhook(self) -> None:
+        if self._backward is not None:
+            self._backward.stop()
+            self._backward = None
 
     def _look(self) -> None:
         if not self._see():
@@ -497,9 +540,11 @@ class Recorder:
                 f"The model already reaches {self.points[0].accuracy:.4f} on the validation data, "
                 f"so the target ({self.target}) cost nothing: zero epochs."
             )
+        if self.meter.failure is not None:
+            yield f"The meter failed on the way ({self.meter.failure}); its joules are not known."
         if energy is None:
             return
-        if energy.modelled:
+        if energy.modelled and energy.joules is not None:
             yield (
                 "The energy is modelled: no counter was there for all of it, so it is little more "
                 f"than a clock (±{energy.relative_error or 0:.0%}). `resque doctor` says what is "
@@ -523,7 +568,7 @@ def recording(
     recipe: Recipe | None = None,
     meter: Meter | str = "codecarbon",
     grid: float | str | Grid | None = None,
-    class_names: tuple[str, ...] = (),
+    class_names: Sequence[str] = (),
     model_name: str | None = None,
     preprocessing: str | None = None,
     concurrency: int = 1,
@@ -584,7 +629,7 @@ def recording(
         raise InputError(f"The model must be a torch.nn.Module; got {type(model).__name__}.")
     if concurrency < 1:
         raise InputError(f"concurrency counts this update too, so 1 or more; got {concurrency}.")
-    sizes = data or sizes_of(training, validation, class_names)
+    sizes = data or sizes_of(training, validation, tuple(class_names))
     opened = open_meter(meter)
     try:
         recorder = Recorder(
@@ -644,6 +689,29 @@ def sizes_of(training: Any, validation: Any, class_names: tuple[str, ...] = ()) 
         steps_per_epoch=steps,
         classes=len(names) if names or labels is None else int(labels.max()) + 1,
         class_names=names,
+    )
+
+
+def _as_plain(name: str, given: Any) -> dict[str, Any] | None:
+    """Return a result as plain JSON types, or say before the training that it is none."""
+    if given is None:
+        return None
+    found = given.to_dict() if hasattr(given, "to_dict") else given
+    try:
+        plain: Any = json.loads(json.dumps(found, allow_nan=False))
+        if isinstance(plain, dict):
+            return plain
+        reason = f"it is a {type(given).__name__}"
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+    raise InputError(f"{name} must be what `to_dict` of a result gives ({reason}).")
+
+
+def _told(metered_by: Mapping[str, Any]) -> str:
+    parts = ", ".join(f"{name} by {source}" for name, source, _ in metered_by["gauges"])
+    calibration = f", calibrated by {c}" if (c := metered_by["calibration"]) else ""
+    return (
+        f"{metered_by['meter']} ({parts or 'no energy'}{calibration}) on {metered_by['hardware']}"
     )
 
 

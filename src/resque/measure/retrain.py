@@ -346,6 +346,7 @@ class _Loop:
         self.run.optimiser.load_state_dict(state["optimiser"])
         self.run.scaler.load_state_dict(state["scaler"])
         self.run.steps, self.epoch = state["steps"], state["epoch"]
+        self.run.outputs = state["outputs"]
         self.run.train()
         self.best_accuracy = state["best_accuracy"]
         self.best = {name: t.to(self.run.device) for name, t in state["best"].items()}

@@ -139,7 +139,8 @@ def update_view(update: Update) -> RenderableType:
     half = _MOST_ROWS // 2
     shown = points if len(points) <= _MOST_ROWS else (*points[:half], *points[-half:])
     headings = ("epoch", "accuracy", "validation loss", "training loss", "gradient norm",
-                "parameter change", "s", "J")  # fmt: skip
+                "parameter change", "s",
+                "J modelled" if update.energy and update.energy.modelled else "J")  # fmt: skip
     rows = (
         (
             _number(point.epoch),
@@ -186,11 +187,11 @@ def history_view(found: Sequence[UpdateSummary], total: int, grid: str) -> Rende
             one.model or "",
             " ".join(f"{key}={value}" for key, value in one.labels.items()),
             one.target or "",
-            "reached" if one.reached else f"censored ({(one.ended or '').replace('_', ' ')})",
+            _ending(one),
             _number(one.epochs),
             _number(one.duration_s),
             _number(one.energy_kwh) + ("*" if one.energy_modelled and one.energy_kwh else ""),
-            _number(one.carbon_kg),
+            _number(one.carbon_kg) + ("*" if one.energy_modelled and one.carbon_kg else ""),
         )
         for one in found
     )
@@ -262,6 +263,12 @@ def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, words:
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def _ending(one: UpdateSummary) -> str:
+    if one.reached is None:
+        return "not readable"
+    return "reached" if one.reached else f"censored ({(one.ended or '').replace('_', ' ')})"
 
 
 def _number(value: float | None) -> str:

@@ -306,7 +306,11 @@ def same_random_state(device: torch.device) -> Iterator[None]:
     """Put the random states of Python, numpy and torch back afterwards."""
     python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        # Seeding torch seeds every GPU that is in use, not only the model's.
+        in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        gpus = list(range(torch.cuda.device_count())) if in_use else []
+        gpus = gpus or ([device.index or 0] if device.type == "cuda" else [])
+        with torch.random.fork_rng(gpus):
             yield
     finally:
         random.setstate(python)
