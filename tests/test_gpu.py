@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -148,3 +149,77 @@ def test_autocast_on_a_gpu(
     np.testing.assert_allclose(found.by_label.sums, expected.by_label.sums, atol=2**-7 * scale)
     assert found.signature is not None
     assert f"(autocast {str(dtype).removeprefix('torch.')})" in found.signature.dtype
+
+
+# --- updates ------------------------------------------------------------------------------------
+
+
+def _task(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose class is the brightest of their three channels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % 3
+    images = torch.randn(240, 3, 8, 8, generator=generator)
+    images += 0.5 * torch.eye(3)[labels][:, :, None, None]
+    return images.to(device), labels.to(device)
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("autocast", [None, "bfloat16", "float16"])
+def test_an_update_on_the_gpu_costs_what_it_costs_on_the_cpu(autocast: str | None) -> None:
+    """Norms and changes agree, scaled losses or not, to the precision of the arithmetic."""
+    recipe = resque.Recipe(max_epochs=1, autocast=autocast, learning_rate=1e-3)
+    found = {}
+    for name in ("cpu", "cuda"):
+        images, labels = _task(torch.device("cpu"))
+        data = (images[:160], labels[:160]), (images[160:], labels[160:])
+        given = recipe if name == "cuda" else resque.Recipe(max_epochs=1, learning_rate=1e-3)
+        result = resque.retrain(
+            _network().to(name), *data, target=resque.Accuracy(1.0), recipe=given, meter="none"
+        )
+        assert next(result.model.parameters()).device.type == name
+        found[name] = result.update
+    # bfloat16 has eight bits of mantissa.
+    close = 1e-3 if autocast is None else 0.1
+    for measure in ("gradient_norm", "gradient_norm_last_batch", "parameter_change"):
+        expected = getattr(found["cpu"], measure)
+        assert getattr(found["cuda"], measure) == pytest.approx(expected, rel=close)
+    assert found["cuda"].hardware.device == "cuda"
+
+
+def test_the_random_state_of_the_gpu_is_left_as_it_was() -> None:
+    """Training seeds every GPU, and puts them back."""
+    images, labels = _task(torch.device("cuda"))
+    before = torch.cuda.get_rng_state()
+    resque.retrain(
+        _network(), (images[:80].cpu(), labels[:80].cpu()), (images[80:].cpu(), labels[80:].cpu()),
+        target=resque.Accuracy(1.0), recipe=resque.Recipe(max_epochs=0.5), meter="none",
+    )  # fmt: skip
+    assert torch.equal(before, torch.cuda.get_rng_state())
+
+
+def test_the_meter_reads_the_counter_of_the_gpu() -> None:
+    """A second of work on the GPU takes joules, from a counter, and more than a second of none."""
+    x = torch.randn(4096, 4096, device="cuda")
+    with resque.open_meter("codecarbon") as meter:
+        gauges = {gauge.name: gauge for gauge in meter.describe()}
+        assert gauges["gpu"].source == "counter"
+        with meter.window("idle") as idle:
+            time.sleep(2)
+        with meter.window("work") as work:
+            end = time.perf_counter() + 2
+            while time.perf_counter() < end:
+                x = (x @ x).clamp(-1, 1)
+    used = {
+        name: next(c.joules for c in window.components if c.name == "gpu")
+        for name, window in (("idle", idle), ("work", work))
+    }
+    assert used["idle"] is not None
+    assert used["work"] is not None
+    assert used["work"] > used["idle"] > 0
