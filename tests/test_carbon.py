@@ -11,6 +11,7 @@ import pytest
 from resque.errors import InputError
 from resque.history.records import Component, EnergyReading, Grid
 from resque.measure.carbon import carbon_kg, countries, grid, table_source
+from updates import update_of
 
 
 def test_no_grid_is_no_grid() -> None:
@@ -118,3 +119,11 @@ def test_the_table_is_read_without_codecarbon() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] True"
+
+
+def test_carbon_of_a_grid_by_its_name() -> None:
+    """The code, the number and the grid itself give the same; an update wants the grid."""
+    assert carbon_kg(2.0, "FRA") == carbon_kg(2.0, grid("FRA"))
+    assert carbon_kg(2.0, 56) == pytest.approx(0.112)
+    with pytest.raises(InputError, match=r"resque\.grid\('POL'\)"):
+        update_of().on_grid("POL")

@@ -216,6 +216,7 @@ def test_a_history_that_fails_at_the_end_loses_nothing(
         (("-o", "nowhere/w.safetensors"), "There is no folder 'nowhere'"),
         (("--before", "gone.safetensors"), "There is nothing at 'gone.safetensors'."),
         (("--max-epochs", "0"), "max_epochs must be a number above 0; got 0.0."),
+        (("--before", "new.npz"), "'new.npz' is no profile (.safetensors); make one with"),
         (("--pue", "1.2"), "--pue says something of a grid; name it with --grid."),
     ],
 )
@@ -223,6 +224,7 @@ def test_bad_options_are_met_at_the_door(
     retrain: Retrain, words: tuple[str, ...], expected: str
 ) -> None:
     """One line of cause and cure, exit status 2, and nothing trained or written."""
+    np.savez("new.npz", representations=np.eye(3), labels=np.arange(3))
     status, out, err = retrain(*words)
     assert (status, out) == (2, "")
     assert expected in err
@@ -249,3 +251,24 @@ def test_other_classes_than_outputs(retrain: Retrain, tmp_path: Path) -> None:
     assert status == 2
     assert "--start head" in err
     assert retrain(*QUICK, "--start", "head", "--accuracy", "0.5")[0] == 0
+
+
+def test_an_interrupted_update_without_a_checkpoint(
+    retrain: Retrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told how the next one could go on."""
+
+    def interrupted(loop: _Loop) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Loop, "_validate", interrupted)
+    status, out, err = retrain(*QUICK)
+    assert (status, out) == (130, "")
+    expected = "nothing was written; with --checkpoint FILE the same command could go on\n"
+    assert err.endswith(f"resque: interrupted; {expected}")
+
+
+def test_momentum_is_an_option(retrain: Retrain) -> None:
+    """The optimiser's momentum is chosen and recorded."""
+    words = (*QUICK, "--optimiser", "sgd", "--momentum", "0.5", "--accuracy", "0.5", "--json")
+    assert json.loads(retrain(*words)[1])["recipe"]["momentum"] == 0.5

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 
-from resque.errors import InputError, MissingExtraError
+from resque.errors import InputError, MissingExtraError, ResqueWarning
 from resque.history.records import Component, EnergyReading
 from resque.measure import calibration as calibrations
 from resque.measure import codecarbon_backend, energy, machine
@@ -849,3 +849,19 @@ def test_meters_are_compared_on_one_load(
     plain = json.loads(json.dumps([codecarbon.to_dict(), other.to_dict()]))
     assert {"cpu", "ram"} <= {part["name"] for part in plain[0]["components"]}
     assert plain[1]["joules"] is None
+
+
+def test_a_calibration_from_one_load_warns() -> None:
+    """At constant power the two terms cannot be told apart."""
+    readings = [
+        EnergyReading(
+            components=(
+                Component(name="cpu", joules=8.0 * s, source="counter", relative_error=0.1),
+            ),
+            seconds=float(s),
+            meter="test 1",
+        )
+        for s in range(10, 70, 10)
+    ]
+    with pytest.warns(ResqueWarning, match="nearly the same power, 8 to 8 W"):
+        calibrate(readings, [20.0 * reading.seconds for reading in readings])

@@ -628,12 +628,12 @@ def test_the_signature_is_that_before_training(bowl: Bowl) -> None:
 
 
 def test_classes_that_the_data_did_not_tell(bowl: Bowl) -> None:
-    """The outputs of the model stand in for them, and only then."""
+    """The model's outputs stand in for them, and only then; the width is that of the outputs."""
     for told, expected in ((0, 3), (2, 2)):
         with recorded(bowl, data=replace(SIZES, classes=told)) as recorder:
             recorder.has_classes(3)
         update = recorder.update
-        assert (expected, expected) == (update.data.classes, update.signature.width)
+        assert (expected, 3) == (update.data.classes, update.signature.width)
 
 
 def loader(n: int = 10, **options: Any) -> DataLoader[Any]:
@@ -718,3 +718,31 @@ def test_no_update_before_the_end(bowl: Bowl) -> None:
     with recorded(bowl) as recorder, pytest.raises(InputError, match="has not ended"):
         recorder.update  # noqa: B018
     assert 0 == recorder.update.steps
+
+
+@pytest.mark.parametrize("target", [0.9, "0.9", 90])
+def test_a_target_is_no_number(bowl: Bowl, target: Any) -> None:
+    """It is refused before any training, with what to say instead."""
+    with pytest.raises(InputError, match="target must be an Accuracy or a Plateau; got ") as error:
+        recording(bowl, data=SIZES, target=target, meter="none").__enter__()
+    assert ("For an accuracy of 0.9 say Accuracy(0.9)." in str(error.value)) == (target == 0.9)
+
+
+def test_steps_without_gradients_have_no_norm(bowl: Bowl) -> None:
+    """A call after `zero_grad`, or before `backward`, is told of and reads no zero."""
+    with recorded(bowl) as recorder:
+        recorder.step()
+        bowl().backward()
+        recorder.step()
+    update = recorder.update
+    assert 2 == update.steps
+    assert START_NORM == update.gradient_norm
+    assert "call recorder.step between backward() and zero_grad()" in update.notes[0]
+
+
+def test_an_update_without_a_validation_says_so(bowl: Bowl) -> None:
+    """Whether it met its target was never looked at."""
+    with recorded(bowl) as recorder:
+        recorder.validation(0.1)
+        stepped(bowl, recorder, 2)
+    assert "No validation was recorded while it trained" in recorder.update.notes[0]

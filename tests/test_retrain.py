@@ -534,3 +534,32 @@ def test_a_model_can_be_trained_on_without_retrain() -> None:
     losses: Iterator[float] = ((run.backward(X, Y)[0].item(), run.step())[0] for _ in range(3))
     first, second, third = losses
     assert first > second > third
+
+
+def test_the_record_has_the_batch_size_of_the_loader() -> None:
+    """What was done counts, not what the recipe would have done."""
+    loader = DataLoader(TensorDataset(torch.randn(40, 2), torch.arange(40) % 2), batch_size=10)
+    update = retrain(
+        nn.Linear(2, 2), loader, loader, target=Accuracy(1.0),
+        recipe=Recipe(batch_size=4, max_epochs=1), meter="none",
+    ).update  # fmt: skip
+    assert (4, 10) == (update.steps, update.recipe.batch_size)
+
+
+def test_more_outputs_than_classes_are_noted() -> None:
+    """Labels 0 and 1 of a model with 1,000 outputs may be a mistake, and are told of."""
+    data = torch.randn(40, 2), torch.arange(40) % 2
+    update = retrain(
+        nn.Linear(2, 1000), data, data, target=Accuracy(1.0),
+        recipe=Recipe(max_epochs=1), meter="none",
+    ).update  # fmt: skip
+    told = "The model has 1000 outputs and the labels are 0 to 1"
+    assert any(note.startswith(told) for note in update.notes)
+    assert (1000, 2) == (update.signature.width, update.data.classes)
+
+
+def test_a_target_that_is_none_is_refused_before_the_model_runs() -> None:
+    """A bare number is the first thing that a newcomer types."""
+    data = torch.randn(40, 2), torch.arange(40) % 2
+    with pytest.raises(InputError, match=r"For an accuracy of 0\.9 say Accuracy\(0\.9\)"):
+        retrain(nn.Linear(2, 2), data, data, target=0.9)

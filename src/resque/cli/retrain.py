@@ -64,7 +64,7 @@ def retrain(
         ),
     ] = "weights",
     optimiser: Annotated[
-        str, typer.Option(help="adam, adamw or sgd.", rich_help_panel=_RECIPE)
+        str, typer.Option(help="adam, adamw or sgd (with momentum).", rich_help_panel=_RECIPE)
     ] = "adam",
     learning_rate: Annotated[
         float,
@@ -84,6 +84,12 @@ def retrain(
             rich_help_panel=_RECIPE,
         ),
     ] = 0.0,
+    momentum: Annotated[
+        float,
+        typer.Option(
+            help="Of sgd.", parser=options.number, metavar="NUMBER", rich_help_panel=_RECIPE
+        ),
+    ] = 0.9,
     augmentation: Annotated[
         str, typer.Option(help="none, flip, flip_crop or published.", rich_help_panel=_RECIPE)
     ] = "none",
@@ -178,7 +184,8 @@ def retrain(
             "dict[str, Any]",
             {
                 "start": start, "optimiser": optimiser, "learning_rate": learning_rate,
-                "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
+                "schedule": schedule, "weight_decay": weight_decay, "momentum": momentum,
+                "batch_size": batch_size,
                 "augmentation": augmentation, "frozen": "body" if freeze_body else "none",
                 "seed": seed, "max_epochs": max_epochs, "autocast": autocast,
                 "validation_interval": validation_interval,
@@ -201,6 +208,7 @@ def retrain(
 
     store = History(history)
     store.check_writable()
+    old = None if before is None else load_profile(before)
     costed = options.costed(grid, pue)
     with options.results_only(), open_meter(meter, calibration=calibration) as opened:
         loaded, prepare = choice.load()
@@ -216,8 +224,7 @@ def retrain(
             skip_unreadable=skip_unreadable,
         )
         index = None
-        if before is not None:
-            old = load_profile(before)
+        if old is not None:
             new = profile(
                 loaded.model,
                 data.training,
@@ -286,7 +293,11 @@ def _resumable(checkpoint: Path | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if checkpoint is None or not checkpoint.exists():
+        if checkpoint is None:
+            raise options.Resumable(
+                "nothing was written; with --checkpoint FILE the same command could go on"
+            ) from interrupt
+        if not checkpoint.exists():
             raise
         raise options.Resumable(
             f"the same command goes on from the last whole epoch, in {str(checkpoint)!r}"

@@ -86,6 +86,18 @@ class Plateau:
 Target = Accuracy | Plateau
 
 
+def checked_target(target: Any) -> Target:
+    """Return a target, or raise InputError where something else was given for one."""
+    if isinstance(target, Accuracy | Plateau):
+        return target
+    hint = (
+        f" For an accuracy of {target} say Accuracy({target})."
+        if _is_number(target) and 0 < target <= 1
+        else ""
+    )
+    raise InputError(f"target must be an Accuracy or a Plateau; got {target!r}.{hint}")
+
+
 def target_to_dict(target: Target) -> dict[str, Any]:
     """Return a target as plain JSON types."""
     if isinstance(target, Accuracy):

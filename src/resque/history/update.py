@@ -228,6 +228,8 @@ class Update:
 
         It keeps its id: a history that has the update already stays with the grid that it has.
         """
+        if grid is not None and not isinstance(grid, Grid):
+            raise InputError(f"Expected a Grid; got {grid!r}. Make one: resque.grid({grid!r}).")
         return replace(self, grid=grid)
 
     def to_dict(self) -> dict[str, Any]:

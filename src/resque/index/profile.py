@@ -314,6 +314,11 @@ def load_profile(path: Path | str) -> ClassProfile:
     path = existing(path)
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; expected a profile (.safetensors).")
+    if path.suffix != ".safetensors":
+        raise InputError(
+            f"{str(path)!r} is no profile (.safetensors); make one with `resque profile "
+            f"{path} -o before.safetensors`."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

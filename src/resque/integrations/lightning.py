@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from resque.errors import InputError, missing_extra
-from resque.history.records import DataSizes, Grid, Recipe, Target
+from resque.history.records import DataSizes, Grid, Recipe, Target, checked_target
 from resque.history.store import History
 from resque.history.update import Update
 from resque.integrations.recorded import RecordedTraining, metric_of
@@ -95,6 +95,8 @@ class UpdateCallback(Callback):
     ) -> None:
         self.monitor, self.monitor_loss, self.stop = monitor, monitor_loss, stop
         self._class_names = class_names
+        if target is not None:
+            checked_target(target)
         self._training = RecordedTraining(
             partial(
                 recording,

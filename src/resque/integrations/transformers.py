@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from resque.errors import InputError, ResqueWarning, missing_extra
-from resque.history.records import DataSizes, Grid, Recipe, Target
+from resque.history.records import DataSizes, Grid, Recipe, Target, checked_target
 from resque.history.store import History
 from resque.history.update import Update
 from resque.integrations.recorded import RecordedTraining, metric_of
@@ -98,6 +98,8 @@ class UpdateCallback(TrainerCallback):
         self._class_names = class_names
         self._without: Mapping[str, Any] | None = None  # metrics of a set without the monitor
         self._monitored = False
+        if target is not None:
+            checked_target(target)
         self._training = RecordedTraining(
             partial(
                 recording,

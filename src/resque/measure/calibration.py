@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from resque.errors import InputError, in_words
+from resque.errors import InputError, ResqueWarning, in_words
 from resque.files import existing, written_whole
 from resque.history.records import Component, EnergyReading, EnergySource
 from resque.measure.backend import Gauge
 
 _FEWEST = 5
+# Greatest over least power of readings from which two terms can be told apart.
+_LEAST_SPREAD = 1.05
 _FORMAT = "resque-calibration"
 
 
@@ -230,6 +233,15 @@ def calibrate(
             raise InputError(f"Wall joules must be above 0; got {wall!r} for reading {place}.")
         metered.append((reading.joules, reading.seconds))
     terms, wall_j = np.array(metered), np.array(wall_joules, dtype=np.float64)
+    power = terms[:, 0] / terms[:, 1]
+    if power.max() < _LEAST_SPREAD * power.min():
+        warnings.warn(
+            f"All readings are of nearly the same power, {power.min():.3g} to {power.max():.3g} W, "
+            "so that what grows with the load and what does not cannot be told apart. The "
+            "calibration holds at that power only; take readings at several loads.",
+            ResqueWarning,
+            stacklevel=2,
+        )
     scale, idle_w = _fitted(terms, wall_j)
     left_out = [
         abs(terms[place] @ _fitted(np.delete(terms, place, 0), np.delete(wall_j, place)) / wall - 1)

@@ -71,12 +71,14 @@ def countries() -> dict[str, str]:
     return {code: row["country_name"] for code, row in _table().items()}
 
 
-def carbon_kg(energy: EnergyReading | float | None, grid: Grid | None) -> float | None:
+def carbon_kg(
+    energy: EnergyReading | float | None, grid: Grid | float | str | None
+) -> float | None:
     """Return the carbon of an amount of energy, in kg of CO2 equivalent. Equation 14.
 
     Args:
         energy: a reading, or kilowatt-hours.
-        grid: where the electricity comes from.
+        grid: where the electricity comes from; see `grid`.
 
     Returns:
         None where the energy or the grid is not known.
@@ -86,7 +88,12 @@ def carbon_kg(energy: EnergyReading | float | None, grid: Grid | None) -> float 
         0.168117
     """
     kwh = energy.kwh if isinstance(energy, EnergyReading) else energy
-    return None if kwh is None or grid is None else grid.kg_of(kwh)
+    costed = _grid_of(grid)
+    return None if kwh is None or costed is None else costed.kg_of(kwh)
+
+
+# By another name, because an argument above is called `grid`.
+_grid_of = grid
 
 
 def table_source() -> str:

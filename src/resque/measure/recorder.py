@@ -23,6 +23,7 @@ from resque.history.records import (
     Plateau,
     Recipe,
     Target,
+    checked_target,
 )
 from resque.history.update import Ended, Point, Update
 from resque.measure.batches import labels_of
@@ -116,6 +117,7 @@ class Recorder:
         preflight: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> None:
+        checked_target(target)
         inner = unwrapped(model)
         assert inner is not None  # noqa: S101  # narrows the type: a module was given
         self.model, self.target, self.data, self.recipe = inner, target, data, recipe
@@ -146,6 +148,7 @@ class Recorder:
         self._norm_last: float | None = None
         self._backward: BackwardNorm | None = None
         self._norms_read = 0
+        self._outputs = 0
         self._steps_at_point = 0
         self._change: ParameterChange | None = None
         self._windows: dict[str, Window] = {}  # each adds up what it is opened for
@@ -239,6 +242,7 @@ class Recorder:
 
     def has_classes(self, outputs: int) -> None:
         """Take the model's outputs for the number of classes where the data did not tell it."""
+        self._outputs = outputs
         if not self.data.classes:
             self.data = replace(self.data, classes=outputs)
 
@@ -473,6 +477,14 @@ class Recorder:
         if self._norms_read > 1 and self._backward is not None:
             return self._backward.taken()
         self._norms_read += 1
+        if all(p.grad is None or not p.grad.any() for p in self._trained.values()):
+            note = (
+                "A step was recorded without any gradient, and has no gradient norm: call "
+                "recorder.step between backward() and zero_grad()."
+            )
+            self.notes += [] if note in self.notes else [note]
+            self._norms_read = 0
+            return torch.tensor(math.nan)
         norm = gradient_norm(self._trained.values())
         if self._norms_read == 1:
             self._backward = BackwardNorm(self._trained.values())
@@ -519,8 +531,8 @@ class Recorder:
             layer="output",
             pooling="none",
             preprocessing=self._preprocessing,
-            width=self.data.classes,
-            class_names=self.data.class_names,
+            width=self._outputs or self.data.classes,
+            class_names=self.data.class_names or tuple(map(str, range(self.data.classes))),
             examples=(self.data.training_examples, self.data.validation_examples),
             dtype=dtype + (f" (autocast {autocast})" if autocast else ""),
             groups=None,
@@ -539,6 +551,11 @@ class Recorder:
             yield (
                 f"The model already reaches {self.points[0].accuracy:.4f} on the validation data, "
                 f"so the target ({self.target}) cost nothing: zero epochs."
+            )
+        if self.steps and not any(point.steps for point in self.points):
+            yield (
+                f"No validation was recorded while it trained, so whether it met its target "
+                f"({self.target}) is not known."
             )
         if self.meter.failure is not None:
             yield f"The meter failed on the way ({self.meter.failure}); its joules are not known."
@@ -627,6 +644,8 @@ def recording(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"The model must be a torch.nn.Module; got {type(model).__name__}.")
+    if target is not None:
+        checked_target(target)
     if concurrency < 1:
         raise InputError(f"concurrency counts this update too, so 1 or more; got {concurrency}.")
     sizes = data or sizes_of(training, validation, tuple(class_names))

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from resque.errors import InputError, ResqueWarning
 from resque.files import checked_output, written_whole
-from resque.history.records import Grid, Recipe, Target, fields_of, target_to_dict
+from resque.history.records import (
+    Grid,
+    Recipe,
+    Target,
+    checked_target,
+    fields_of,
+    target_to_dict,
+)
 from resque.history.update import Update
 from resque.measure.batches import TrainingData
 from resque.measure.checkpoint import load_checkpoint, save_checkpoint
@@ -146,11 +153,14 @@ def retrain(
         (True, None)
     """
     recipe = recipe or Recipe()
+    checked_target(target)
     if not isinstance(model, nn.Module):
         raise InputError(f"The model must be a torch.nn.Module; got {type(model).__name__}.")
     if checkpoint is not None:
         checked_output(checkpoint)
     data = TrainingData.of(training, validation, recipe, class_names=class_names, workers=workers)
+    # A loader brings its own batches, and the record is of what was done.
+    recipe = replace(recipe, batch_size=data.sizes.batch_size)
     device = device_of(model)
     with same_random_state(device), data.undisturbed():
         student, head = started(model, recipe, data, untrained)
@@ -308,6 +318,11 @@ class _Loop:
                 require_outputs(labels, outputs)
         # Bare numbers say only that others were not seen.
         bare = names == tuple(map(str, range(len(names or ()))))
+        if names and bare and len(names) < outputs:
+            self.recorder.notes.append(
+                f"The model has {outputs} outputs and the labels are 0 to {len(names) - 1}: they "
+                f"are taken for its first {len(names)} outputs."
+            )
         if names and not bare and len(names) != outputs:
             raise InputError(
                 f"The model has {outputs} outputs and the data have {len(names)} classes, "
