@@ -41,22 +41,27 @@ def paired(
         device: where the work is done; it is waited for.
 
     Returns:
-        The seconds of all runs, the median, least and greatest ratio of a pair, and the number
-        of calls of the model in one run of each.
+        The seconds of all runs, the median, least and greatest ratio of a pair, the median ratio
+        of CPU seconds, in which other programs do not show, and the number of calls of the model
+        in one run of each.
     """
     sides: tuple[list[float], list[float]] = ([], [])
+    busy: tuple[list[float], list[float]] = ([], [])
     calls: tuple[set[int], set[int]] = (set(), set())
     actions = ((0, first), (1, second))
     for pair in range(pairs):
         for side, action in actions if pair % 2 == 0 else actions[::-1]:
             with counted_calls(model) as count:
+                start = time.process_time()
                 sides[side].append(_seconds(action, device))
+                busy[side].append(time.process_time() - start)
             calls[side].add(count[0])
     assert all(len(counts) == 1 for counts in calls), f"the model calls vary: {calls}"
     ratios = [a / b for a, b in zip(*sides, strict=True)]
     return {
         "first_s": sides[0],
         "second_s": sides[1],
+        "cpu_ratio": statistics.median(a / b for a, b in zip(*busy, strict=True)),
         "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
         "pairs": pairs,
         "calls": [counts.pop() for counts in calls],
