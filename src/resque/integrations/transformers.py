@@ -12,12 +12,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+
 from resque.errors import InputError, ResqueWarning, missing_extra
 from resque.history.records import DataSizes, Grid, Recipe, Target, checked_target
 from resque.history.store import History
 from resque.history.update import Update
 from resque.integrations.recorded import RecordedTraining, metric_of
-from resque.measure.measures import BackwardNorm
 from resque.measure.recorder import recording, sizes_of
 
 try:
@@ -26,8 +28,6 @@ except ImportError as error:
     raise missing_extra("transformers", "trainer") from error
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from resque.measure.energy import Meter
 
 _CURE = (
@@ -227,10 +227,15 @@ class _Watched:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._norm = BackwardNorm([p for p in model.parameters() if p.requires_grad])
+        self._norms: dict[nn.Parameter, Tensor] = {}
         self._loss: Tensor | None = None
         self._batches = 0
-        self._handle = model.register_forward_hook(self._output, with_kwargs=True)
+        self._handles = [
+            parameter.register_post_accumulate_grad_hook(self._gradient)  # type: ignore[no-untyped-call]
+            for parameter in model.parameters()
+            if parameter.requires_grad
+        ]
+        self._handles.append(model.register_forward_hook(self._output, with_kwargs=True))
 
     def taken(self, scaler: Any) -> tuple[Tensor | None, Tensor]:
         """Return (loss, gradient norm) of the step that ends here, and begin the next."""
@@ -238,12 +243,21 @@ class _Watched:
         if loss is not None and self._batches:
             loss = loss / self._batches
         self._loss, self._batches = None, 0
-        return loss, self._norm.taken(scaler)
+        norms, self._norms = [*self._norms.values()], {}
+        if not norms:
+            return loss, torch.zeros(())
+        norm = torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
+        return loss, norm if scaler is None else norm / scaler.scale(torch.ones_like(norm))
 
     def stop(self) -> None:
         """Take the hooks off the model."""
-        self._norm.stop()
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
+
+    def _gradient(self, parameter: nn.Parameter) -> None:
+        # Of what has been accumulated so far: the last batch of a step has the last word.
+        assert parameter.grad is not None  # noqa: S101  # narrows the type
+        self._norms[parameter] = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
 
     def _output(self, model: nn.Module, inputs: Any, named: Mapping[str, Any], output: Any) -> None:
         loss = output.get("loss") if isinstance(output, Mapping) else None

@@ -34,60 +34,11 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return total
 
 
-class BackwardNorm:
-    """Takes the global L2 norm of the gradients while the backward pass fills them in.
-
-    Each is read when it has just been written and still lies in the cache: reading all of them
-    again afterwards takes some per cent of a step on a CPU. Equation 13.
-
-    Args:
-        parameters: those of which gradients are expected.
-
-    Example:
-        >>> weight = nn.Parameter(torch.zeros(2))
-        >>> norm = BackwardNorm([weight])
-        >>> (weight * torch.tensor([3.0, 4.0])).sum().backward()
-        >>> norm.taken()
-        tensor(5.)
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._squares: dict[nn.Parameter, Tensor] = {}
-        self._handles = [
-            parameter.register_post_accumulate_grad_hook(self._add)  # type: ignore[no-untyped-call]
-            for parameter in parameters
-        ]
-
-    def taken(self, scaler: torch.amp.GradScaler | None = None) -> Tensor:
-        """Return the norm of what has come since the last call, as a scalar tensor.
-
-        Args:
-            scaler: the norm is divided by the scale that the loss had.
-        """
-        squares = [*self._squares.values()]
-        self._squares = {}
-        if not squares:
-            return torch.zeros(())
-        norm = torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
-        return norm if scaler is None else norm / scaler.scale(torch.ones_like(norm))
-
-    def stop(self) -> None:
-        """Take the hooks off the parameters."""
-        for handle in self._handles:
-            handle.remove()
-
-    def _add(self, parameter: nn.Parameter) -> None:
-        gradient = parameter.grad
-        assert gradient is not None  # noqa: S101  # narrows the type: it was just filled in
-        # Of what has been accumulated so far: the last batch of a step has the last word.
-        if gradient.dtype is torch.float32 and gradient.is_contiguous():
-            flat = gradient.view(-1)
-            self._squares[parameter] = torch.dot(flat, flat)
-        else:
-            self._squares[parameter] = _norm(gradient).square()
-
-
 def _norm(gradient: Tensor) -> Tensor:
+    # Half the time of vector_norm on a CPU, where a step waits for the memory of its gradients.
+    if gradient.dtype is torch.float32 and gradient.is_contiguous():
+        flat = gradient.view(-1)
+        return torch.dot(flat, flat).sqrt()
     # In half precision a norm would be rounded to three digits.
     half = gradient.dtype in (torch.float16, torch.bfloat16)
     norm: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32 if half else None)

@@ -31,7 +31,6 @@ from resque.measure.carbon import grid as grid_of
 from resque.measure.energy import open_meter
 from resque.measure.machine import hardware_of
 from resque.measure.measures import (
-    BackwardNorm,
     Convergence,
     ParameterChange,
     gradient_norm,
@@ -146,8 +145,6 @@ class Recorder:
         self._norms = _Mean()
         self._norms_at_point, self._losses_at_point = _Mean(), _Mean()
         self._norm_last: float | None = None
-        self._backward: BackwardNorm | None = None
-        self._norms_read = 0
         self._outputs = 0
         self._steps_at_point = 0
         self._change: ParameterChange | None = None
@@ -251,7 +248,6 @@ class Recorder:
     def end(self, ended: Ended) -> None:
         """Say why the update has ended, if it has not ended before."""
         self._close_all()
-        self._unhook()
         if self.ended is None:
             self.ended = ended if self._see() else "diverged"
             if not self._at_point():
@@ -469,35 +465,14 @@ class Recorder:
         return left if last and 0 < left < data.batch_size else data.batch_size
 
     def _norm_of_step(self) -> Tensor:
-        """Return the global gradient norm, taken during the backward pass where that is the same.
-
-        It is not where the loop unscales or clips its gradients before it calls `step`; the
-        second step tells, and only then are the gradients of every step read once more.
-        """
-        if self._norms_read > 1 and self._backward is not None:
-            return self._backward.taken()
-        self._norms_read += 1
         if all(p.grad is None or not p.grad.any() for p in self._trained.values()):
             note = (
                 "A step was recorded without any gradient, and has no gradient norm: call "
                 "recorder.step between backward() and zero_grad()."
             )
             self.notes += [] if note in self.notes else [note]
-            self._norms_read = 0
             return torch.tensor(math.nan)
-        norm = gradient_norm(self._trained.values())
-        if self._norms_read == 1:
-            self._backward = BackwardNorm(self._trained.values())
-        elif self._backward is not None and not torch.isclose(
-            self._backward.taken().to(norm), norm, rtol=1e-3
-        ):
-            self._unhook()
-        return norm
-
-    def _unhook(self) -> None:
-        if self._backward is not None:
-            self._backward.stop()
-            self._backward = None
+        return gradient_norm(self._trained.values())
 
     def _look(self) -> None:
         if not self._see():

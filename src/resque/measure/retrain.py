@@ -185,7 +185,6 @@ def retrain(
             loop = _Loop(run, data, recorder, checkpoint)
             with _progress_bar(recipe.max_epochs, progress) as show:
                 loop.train(show)
-    run.stop()
     student.load_state_dict(loop.best)
     student.zero_grad(set_to_none=True)
     for parameter, flag in zip(student.parameters(), flags, strict=True):

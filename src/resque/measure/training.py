@@ -15,7 +15,7 @@ from torch.nn import functional
 from resque.errors import InputError
 from resque.history.records import Recipe
 from resque.measure.augmentation import augmented
-from resque.measure.measures import BackwardNorm
+from resque.measure.measures import gradient_norm
 from resque.measure.starting import scores_of
 from resque.representation.labels import checked_labels
 from resque.representation.stream import arguments_of, device_of, moved, why_not_called
@@ -59,7 +59,6 @@ class Training:
         self.channels_last = self.device.type == "cuda"
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
-        self._norm = BackwardNorm(self.parameters)
         self.steps = 0
         self.outputs = 0
 
@@ -81,7 +80,8 @@ class Training:
             group["lr"] = self.recipe.learning_rate * self._schedule()
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(loss))
-        return loss.detach(), self._norm.taken(self.scaler)
+        norm = gradient_norm(self.parameters)
+        return loss.detach(), norm / self.scaler.scale(torch.ones_like(norm))
 
     def step(self) -> None:
         """Take one step with the gradients that are there."""
@@ -112,10 +112,6 @@ class Training:
             n += len(targets)
         self.train()
         return correct.item() / n, loss.item() / n
-
-    def stop(self) -> None:
-        """Leave no hook on the model."""
-        self._norm.stop()
 
     def train(self) -> None:
         """Put the model in training mode; a frozen body stays in eval mode, statistics and all."""
