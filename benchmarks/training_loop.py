@@ -49,7 +49,7 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
     return [
         _cell(
             "ResNet-18", random_model("resnet18", 10), training, validation, device,
-            examples=resnet // (2 if quick else 1), pairs=2 if quick else 9, bound=BOUND,
+            examples=resnet // (2 if quick else 1), pairs=2 if quick else 5, bound=BOUND,
         ),
         _cell(
             "MLP of 197,000 weights", mlp, training, validation, device,
