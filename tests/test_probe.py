@@ -141,10 +141,44 @@ def test_seconds_and_joules_are_those_of_the_clock_and_the_power(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A step sleeps 5 ms and a validation of two batches twice that, at 20 W."""
+    monkeypatch.setattr(module, "_LEAST_SECONDS", 0.2)
+    with Meter(ConstantPower()) as meter:
+        found = probe(
+            Slow(), (X, Y), (X.repeat(5, 1), Y.repeat(5)), steps=10, warmup=1, meter=meter
+        )
+        assert 0 <= meter.start_window("still open").stop().seconds
+    assert found.steps >= 10
+    assert found.joules_per_step is not None
+    assert found.seconds_per_validation is not None
+    assert found.joules_per_validation is not None
+    # A busy machine can only make a step longer.
+    assert 0.005 <= found.seconds_per_step.least
+    assert found.seconds_per_step.median < 0.03
+    assert 0.01 <= found.seconds_per_validation.least
+    per = found.seconds_per_step, found.joules_per_step
+    assert per[1].median == pytest.approx(20 * per[0].median, rel=0.02)
+    for spread in (*per, found.seconds_per_validation, found.joules_per_validation):
+        assert spread.least <= spread.median <= spread.greatest
+    assert found.energy.joules == pytest.approx(20 * found.energy.seconds, rel=0.02)
+    assert not found.modelled
+
+
+@pytest.mark.usefixtures("_short")
+def test_the_warm_up_is_not_timed() -> None:
+    """Three first steps of 1 s leave no trace in steps of 5 ms, nor does a busy machine."""
+    found = probe(Slow(first_s=1.0, n_first=3), (X, Y), steps=5, warmup=3, meter="none")
+    assert found.seconds_per_step.greatest < 0.9
+    assert 3 == found.warmup
+    assert 8 == len(found.losses)
+
+
+def test_slow_first_steps_do_not_make_the_probe_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough steps for the seconds wanted are timed, judged by the later steps of the warm-up."""
     # By the mean of the whole warm-up four steps would do; by its later half some 150, and still
-    # more than ten if a busy machine makes a step take 100 ms.
+    # more than ten if a busy machine makes a step take 50 ms.
     monkeypatch.setattr(module, "_LEAST_SECONDS", 1.0)
     found = probe(Slow(first_s=0.5, n_first=2), (X, Y), steps=5, warmup=4, meter="none")
+    assert found.energy.seconds > 0.1
     assert found.steps > 10
 
 
