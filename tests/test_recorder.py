@@ -726,15 +726,28 @@ def test_a_target_is_no_number(bowl: Bowl, target: Any) -> None:
 
 
 def test_steps_without_gradients_have_no_norm(bowl: Bowl) -> None:
-    """A call after `zero_grad`, or before `backward`, is told of and reads no zero."""
+    """A call before `backward`, or after `zero_grad`, is told of and reads no zero."""
     with recorded(bowl) as recorder:
         recorder.step()
         bowl().backward()
         recorder.step()
+        bowl.zero_grad()
+        recorder.step()
     update = recorder.update
-    assert 2 == update.steps
+    assert 3 == update.steps
     assert START_NORM == update.gradient_norm
     assert "call recorder.step between backward() and zero_grad()" in update.notes[0]
+    assert 1 == sum("without a gradient" in note for note in update.notes)
+
+
+def test_gradients_of_zeros_are_told_of(bowl: Bowl) -> None:
+    """They count as what they are, and may be those that `zero_grad` has left."""
+    with recorded(bowl) as recorder:
+        bowl().backward()
+        bowl.zero_grad(set_to_none=False)
+        recorder.step()
+    assert 0.0 == recorder.update.gradient_norm
+    assert "or with one of zeros" in recorder.update.notes[0]
 
 
 def test_an_update_without_a_validation_says_so(bowl: Bowl) -> None:

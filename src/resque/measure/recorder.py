@@ -139,7 +139,6 @@ class Recorder:
         self._model_name, self._preprocessing = model_name or name_of_model(inner), preprocessing
         self._weights = weights_digest(dict(inner.named_modules()))
         self._examples = 0
-        # Sums of the norms that are finite and how many they are: in all, since the last point.
         # Norms and losses of steps that were not looked at yet: a GPU is not waited for each step.
         self._unseen: list[tuple[Tensor, Tensor | None]] = []
         self._norms = _Mean()
@@ -172,11 +171,12 @@ class Recorder:
         """
         if self.ended is not None:
             return
-        norm = self._norm_of_step() if norm is None else norm.detach()
+        if norm is None:
+            norm = self._norm_of_step()
         self._examples += self._examples_of_step() if examples is None else examples
         self.steps += 1
         given = None if loss is None else torch.as_tensor(loss).detach()
-        self._unseen.append((norm, given))
+        self._unseen.append((norm.detach(), given))
         on_cpu = self._device.type == "cpu"
         if on_cpu or self.steps % _STEPS_BETWEEN_LOOKS == 0:
             self._look()
@@ -465,14 +465,19 @@ class Recorder:
         return left if last and 0 < left < data.batch_size else data.batch_size
 
     def _norm_of_step(self) -> Tensor:
-        if all(p.grad is None or not p.grad.any() for p in self._trained.values()):
-            note = (
-                "A step was recorded without any gradient, and has no gradient norm: call "
-                "recorder.step between backward() and zero_grad()."
-            )
-            self.notes += [] if note in self.notes else [note]
+        # Whether it is all zeros is asked later, when its norm is looked at: a GPU would be waited
+        # for here.
+        if all(parameter.grad is None for parameter in self._trained.values()):
+            self._told_of_no_gradient()
             return torch.tensor(math.nan)
         return gradient_norm(self._trained.values())
+
+    def _told_of_no_gradient(self) -> None:
+        note = (
+            "A step was recorded without a gradient, or with one of zeros: call recorder.step "
+            "between backward() and zero_grad()."
+        )
+        self.notes += [] if note in self.notes else [note]
 
     def _look(self) -> None:
         if not self._see():
@@ -485,6 +490,8 @@ class Recorder:
         norms = _numbers([norm for norm, _ in unseen])
         losses = _numbers([loss for _, loss in unseen if loss is not None])
         for norm in norms:
+            if norm == 0:
+                self._told_of_no_gradient()
             self._norm_last = _finite(norm)
             # A gradient scaler skips the steps whose gradient overflowed, the first ones as a rule.
             if math.isfinite(norm):
