@@ -339,39 +339,6 @@ class EnergyReading:
         counted = [c for c in self.components if c.counted]
         return math.fsum(c.relative_error * (c.joules or 0) for c in counted) / self.joules
 
-    def __add__(self, other: EnergyReading) -> EnergyReading:
-        """Return the reading of two windows, one after the other, of one meter."""
-        mine, theirs = ({c.name: c for c in r.components} for r in (self, other))
-        if (self.meter, self.calibration, [*mine]) != (other.meter, other.calibration, [*theirs]):
-            raise InputError(
-                f"Readings of different meters cannot be added: {self.meter} "
-                f"({', '.join(mine) or 'no components'}) and {other.meter} "
-                f"({', '.join(theirs) or 'no components'})."
-            )
-        seconds = self.seconds + other.seconds
-        loads = self.other_load, other.other_load
-        return EnergyReading(
-            components=tuple(_sum(c, theirs[name]) for name, c in mine.items()),
-            seconds=seconds,
-            meter=self.meter,
-            other_load=None
-            if loads[0] is None or loads[1] is None or not seconds
-            else (loads[0] * self.seconds + loads[1] * other.seconds) / seconds,
-            calibration=self.calibration,
-            resumed=self.resumed or other.resumed,
-        )
-
-
-def _sum(a: Component, b: Component) -> Component:
-    known = a.joules is not None and b.joules is not None
-    return Component(
-        name=a.name,
-        joules=(a.joules or 0.0) + (b.joules or 0.0) if known else None,
-        source=a.source,
-        relative_error=max(a.relative_error, b.relative_error),
-        counted=a.counted,
-    )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
