@@ -18,6 +18,8 @@ def trained(
     validation: tuple[Tensor, Tensor],
     recipe: Recipe,
     epochs: int,
+    *,
+    fused: bool,
 ) -> tuple[nn.Module, list[float]]:
     """Return a trained copy of a model and its validation accuracies, one before training.
 
@@ -27,9 +29,10 @@ def trained(
         validation: likewise.
         recipe: learning rate, batch size and seed; the batches are those that `retrain` draws.
         epochs: how long.
+        fused: whether Adam is torch's fused one, as in `retrain`, or the one it gives by default.
     """
     model = copy.deepcopy(model)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=fused)
     batches = TrainingData.of(training, validation, recipe)
     autocast = getattr(torch, recipe.autocast) if recipe.autocast else None
     device = training[0].device.type
