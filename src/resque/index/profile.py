@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resque.representation.models import LoadedModel
+    from resque.representation.stream import Batch, Stream
 
 FORMAT = "resque.ClassProfile/1"
 GROUPS = 16
@@ -263,7 +264,6 @@ def profile(
         >>> profile(model, data).counts
         {'0': 10, '1': 10}
     """
-    from resque.index.accumulation import Accumulation
     from resque.representation.sources import as_source
     from resque.representation.stream import Stream
 
@@ -279,9 +279,28 @@ def profile(
         preprocessing=preprocessing,
         progress=progress,
     )
-    accumulation = Accumulation(stream.model, source.class_names, groups)
+    return profile_of(stream, groups)
+
+
+def profile_of(
+    stream: Stream, groups: int, each: Callable[[Batch], None] = lambda _: None
+) -> ClassProfile:
+    """Return the profile of a pass that is made now, showing each batch to somebody else too.
+
+    Args:
+        stream: the pass, not yet begun.
+        groups: see `profile`.
+        each: called with every batch once it has been added.
+
+    Raises:
+        InputError: see `profile`.
+    """
+    from resque.index.accumulation import Accumulation
+
+    accumulation = Accumulation(stream.model, stream.source.class_names, groups)
     for batch in stream:
         accumulation.add(batch)
+        each(batch)
     names, by_label, by_prediction, outputs = accumulation.parts()
     return ClassProfile(
         class_names=names,

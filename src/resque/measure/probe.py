@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from resque.history.records import (
     Hardware,
     Recipe,
     fields_of,
+    reading_from_dict,
     reading_to_dict,
 )
 from resque.measure.batches import TrainingData
@@ -36,6 +37,9 @@ _BLOCKS = 5
 # steps are over sooner, more are timed, up to a limit.
 _LEAST_SECONDS = 2.0
 _MOST_STEPS = 2000
+_SPREADS = (
+    "seconds_per_step", "joules_per_step", "seconds_per_validation", "joules_per_validation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,12 +112,31 @@ class Probe:
     def to_dict(self) -> dict[str, Any]:
         """Return the probe as plain JSON types."""
         found = fields_of(self)
-        for name in ("seconds_per_step", "joules_per_step", "seconds_per_validation",
-                     "joules_per_validation", "recipe", "data", "hardware"):  # fmt: skip
+        for name in (*_SPREADS, "recipe", "data", "hardware"):
             record = getattr(self, name)
             found[name] = record and fields_of(record)
         found["energy"] = reading_to_dict(self.energy)
         return found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Probe:
+        """Return the probe that `to_dict` wrote.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field is missing or unknown.
+        """
+        found = dict(values)
+        for name in _SPREADS:
+            found[name] = found[name] and Spread(**found[name])
+        data = dict(found["data"])
+        data["class_names"] = tuple(data["class_names"])
+        found["data"] = DataSizes(**data)
+        found["recipe"] = Recipe(**found["recipe"])
+        found["hardware"] = Hardware(**found["hardware"])
+        found["energy"] = reading_from_dict(found["energy"])
+        found["losses"] = tuple(found["losses"])
+        return cls(**found)
 
     def __str__(self) -> str:
         def told(spread: Spread | None, unit: str) -> str:
@@ -161,7 +184,7 @@ def probe(
         training: likewise.
         validation: likewise; None times no validation.
         recipe: likewise.
-        steps: steps to time, at least 5; more are timed where these take less than 2 s.
+        steps: steps to time, at least 5; for a meter, more where these take less than 2 s.
         warmup: steps before, at least 1.
         meter: see `open_meter`.
         untrained: as for `retrain`.
@@ -224,7 +247,7 @@ def _probed(
         for _ in range(warmup - warmup // 2):
             step()
     each = window.seconds / (warmup - warmup // 2)
-    wanted = math.ceil(_LEAST_SECONDS / max(each, 1e-9))
+    wanted = math.ceil(_LEAST_SECONDS / max(each, 1e-9)) if meter.describe() else 0
     timed = max(steps, min(wanted, _MOST_STEPS))
     sizes = [len(block) for block in torch.arange(timed).tensor_split(_BLOCKS)]
     readings = []

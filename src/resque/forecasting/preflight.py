@@ -1,0 +1,491 @@
+"""Everything that can be known about an update before it is made, in one object."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resque.errors import InputError, NotComparableError
+from resque.files import checked_output, existing, written_whole
+from resque.history.records import DataSizes, Hardware, Recipe, fields_of
+from resque.index.profile import ClassProfile
+from resque.index.shift import ShiftIndex, shift_index
+from resque.index.task import task_index
+from resque.measure.batches import TrainingData, labels_of
+from resque.measure.probe import Probe, probe
+from resque.representation.signature import Signature
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from resque.measure.energy import Meter
+    from resque.rivals.observations import Observations
+
+FORMAT = "resque.Preflight/1"
+MOST_EXAMPLES = 2000
+
+SHIFT_INDEX = ("RESQUE_dist", "RESQUE_dist_floor", "RESQUE_dist_debiased")
+TASK_INDEX = ("RESQUE_task",)
+ZERO_SHOT = ("error_before", "loss_before")
+CONTROLS = (
+    "classes", "training_examples", "examples_per_class", "steps_per_epoch", "parameters", "flops",
+)  # fmt: skip
+PROBED = (
+    "probe_loss_first", "probe_loss_slope", "probe_gradient_norm_first", "probe_gradient_norm",
+    "probe_parameter_change",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preflight:
+    """All that is known about an update before it is made; made by `preflight`, saved as JSON.
+
+    Attributes:
+        values: name -> number, None where it could not be had. Index, rivals, zero-shot
+            results, controls and what the probe saw; all but the controls and the slope of the
+            probe's loss are oriented so that higher means more cost.
+        missing: name -> why there is no number.
+        seconds: what was done -> how long it took.
+        shift: the shift index as its `to_dict` gives it; None without old data.
+        task: the task index likewise.
+        probe: a few training steps; None where none were asked for.
+        recipe: how the update is to be trained.
+        data: sizes of the data of the update, not of the sample.
+        sample: side -> (examples looked at, examples there are).
+        hardware: the machine.
+        signature: of the pass over the new data.
+        notes: what to know before quoting the numbers.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.randn(64, 4), torch.arange(64) % 2
+        >>> found = preflight(torch.nn.Linear(4, 2), (x + 1, y), before=(x, y), meter="none")
+        >>> Preflight.from_dict(found.to_dict()) == found
+        True
+    """
+
+    values: Mapping[str, float | None]
+    missing: Mapping[str, str]
+    seconds: Mapping[str, float]
+    shift: Mapping[str, Any] | None
+    task: Mapping[str, Any] | None
+    probe: Probe | None
+    recipe: Recipe
+    data: DataSizes
+    sample: Mapping[str, tuple[int, int]]
+    hardware: Hardware
+    signature: Signature
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the pre-flight as plain JSON types."""
+        return {
+            "format": FORMAT,
+            "values": dict(self.values),
+            "missing": dict(self.missing),
+            "seconds": dict(self.seconds),
+            "shift": self.shift,
+            "task": self.task,
+            "probe": self.probe and self.probe.to_dict(),
+            "recipe": fields_of(self.recipe),
+            "data": fields_of(self.data),
+            "sample": {side: list(sizes) for side, sizes in self.sample.items()},
+            "hardware": fields_of(self.hardware),
+            "signature": self.signature.to_dict(),
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preflight:
+        """Return the pre-flight that `to_dict` wrote.
+
+        Raises:
+            InputError: it is none, was written by a newer version, or is incomplete.
+        """
+        given = values.get("format") if isinstance(values, Mapping) else None
+        if given != FORMAT:
+            raise InputError(
+                f"This is no pre-flight that this version reads: its format is {given!r}, "
+                f"expected {FORMAT!r}. Make it anew, or upgrade resque."
+            )
+        found = {key: value for key, value in values.items() if key != "format"}
+        try:
+            found["probe"] = found["probe"] and Probe.from_dict(found["probe"])
+            found["recipe"] = Recipe(**found["recipe"])
+            found["data"] = DataSizes(
+                **(found["data"] | {"class_names": tuple(found["data"]["class_names"])})
+            )
+            found["hardware"] = Hardware(**found["hardware"])
+            found["signature"] = Signature.from_dict(found["signature"])
+            found["sample"] = {side: tuple(sizes) for side, sizes in found["sample"].items()}
+            found["notes"] = tuple(found["notes"])
+            return cls(**found)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"This pre-flight is incomplete: {error}. Make it anew.") from error
+
+    def save(self, path: Path | str) -> None:
+        """Write the pre-flight as a JSON file, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        checked_output(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        looked = ", ".join(f"{n} of {of} ({side})" for side, (n, of) in self.sample.items())
+        lines = [f"pre-flight of {looked} examples, {sum(self.seconds.values()):.2f} s"]
+        for name, value in self.values.items():
+            told = f"none: {self.missing[name]}" if value is None else f"{value:.4g}"
+            lines.append(f"{name} {told}")
+        if self.probe is not None:
+            lines.append(str(self.probe))
+        lines += [f"warning: {note}" for note in self.notes]
+        return "\n".join([*lines, str(self.signature)])
+
+
+def load_preflight(path: Path | str) -> Preflight:
+    """Return the pre-flight in a file that `Preflight.save` wrote.
+
+    Args:
+        path: a JSON file.
+
+    Raises:
+        InputError: there is none, or it is no pre-flight.
+    """
+    path = existing(path)
+    try:
+        return Preflight.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{str(path)!r} is no saved pre-flight: {error}.") from error
+
+
+def preflight(
+    model: nn.Module,
+    training: Any,
+    *,
+    before: ClassProfile | Any = None,
+    validation: Any = None,
+    recipe: Recipe | None = None,
+    meter: Meter | str = "codecarbon",
+    most_examples: int = MOST_EXAMPLES,
+    probe_steps: int = 20,
+    untrained: Callable[[], nn.Module] | None = None,
+    layer: str | None = None,
+    pooling: str = "auto",
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 64,
+    model_name: str | None = None,
+    preprocessing: str | None = None,
+    workers: int = 0,
+    seed: int = 0,
+    progress: bool = True,
+) -> Preflight:
+    """Return all that can be known about an update before it is made.
+
+    One pass of the model over the new data, one over the old ones unless their profile is
+    there, and a few training steps on a copy. The model is left as it was. Data larger than
+    `most_examples` are looked at through a sample, in which each class has its share.
+
+    Args:
+        model: as for `retrain`.
+        training: the data to train on, likewise.
+        before: the old data, or their `ClassProfile`, from which the rivals that need single
+            examples cannot be computed; None for a task that is new altogether.
+        validation: as for `retrain`, for the probe to time; None times no validation.
+        recipe: likewise.
+        meter: see `open_meter`.
+        most_examples: examples of each side to look at.
+        probe_steps: training steps to try and time; 0 for none.
+        untrained: as for `retrain`.
+        layer: see `resque.profile`.
+        pooling: likewise.
+        class_names: likewise.
+        batch_size: examples per batch of the passes.
+        model_name: see `resque.profile`.
+        preprocessing: likewise.
+        workers: processes that load a Dataset.
+        seed: of the samples.
+        progress: show a progress bar on stderr where that is a terminal.
+
+    Raises:
+        InputError: model or data cannot be used; the message says which.
+        NotComparableError: the profile of the old data is of another model.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.randn(64, 4), torch.arange(64) % 2
+        >>> found = preflight(torch.nn.Linear(4, 2), (x + 1, y), before=(x, y), meter="none")
+        >>> found.values["RESQUE_dist"] > 0, found.missing["ridge_flattened"][:22]
+        (True, 'the model gives no map')
+    """
+    from resque.measure.machine import hardware_of
+    from resque.representation.stream import device_of, unwrapped
+    from resque.rivals.controls import flops, parameters
+    from resque.rivals.observations import observe
+    from resque.rivals.table import shift_rivals, task_rivals
+
+    if most_examples < 1 or probe_steps < 0:
+        raise InputError(
+            f"most_examples must be 1 or more and probe_steps 0 or more; got {most_examples} and "
+            f"{probe_steps}."
+        )
+    recipe = recipe or Recipe()
+    known = _Known()
+    notes: list[str] = []
+    sizes = TrainingData.of(
+        training,
+        training if validation is None else validation,
+        recipe,
+        class_names=class_names,
+        workers=workers,
+    ).sizes
+    samples: dict[str, tuple[int, int]] = {}
+
+    def seen(side: str, data: Any, names: Sequence[str] | None) -> Observations:
+        sample = Sample.of(data, most_examples, seed=seed)
+        samples[side] = sample.examples, sample.of_all
+        notes.extend(sample.notes)
+        with known.timed(f"pass over the {side} data"):
+            return observe(
+                model,
+                sample.data,
+                layers=before is not None and not isinstance(before, ClassProfile),
+                layer=layer,
+                pooling=pooling,
+                class_names=names,
+                ids=sample.places,
+                batch_size=batch_size,
+                model_name=model_name,
+                preprocessing=preprocessing,
+                progress=progress,
+            )
+
+    after = seen("training", training, class_names)
+    if after.labels is None:
+        raise InputError("The training data have no labels; an update needs them.")
+    shift = None
+    if before is None:
+        known.none((*SHIFT_INDEX,), "there are no old data to compare with")
+    else:
+        old = before if isinstance(before, ClassProfile) else seen("old", before, class_names)
+        shift = _shift(old if isinstance(old, ClassProfile) else old.profile, after, known)
+        for name, measured in shift_rivals(old, after).items():
+            known.add(name, measured.value, measured.seconds, measured.why_none)
+    with known.timed("RESQUE_task"):
+        task = task_index(
+            None,
+            (after.representations, after.labels),
+            class_names=after.profile.class_names,
+            progress=False,
+        )
+    known.values["RESQUE_task"] = task.value
+    for name, measured in task_rivals(after).items():
+        known.add(name, measured.value, measured.seconds, measured.why_none)
+    told = after.profile.outputs if recipe.start == "weights" else None
+    reason = (
+        "the model has no output for these classes"
+        if recipe.start == "weights"
+        else f"an update with start={recipe.start!r} begins with a classifier that knows nothing"
+    )
+    accuracy = told.accuracy if told else None
+    known.add("error_before", None if accuracy is None else 1 - accuracy, why_none=reason)
+    known.add("loss_before", told.mean_loss if told else None, why_none=reason)
+    with known.timed("controls"):
+        inner = unwrapped(model)
+        assert inner is not None  # noqa: S101  # narrows the type: a module was given
+        known.values |= {
+            "classes": float(sizes.classes or len(after.profile.class_names)),
+            "training_examples": float(sizes.training_examples),
+            "examples_per_class": sizes.training_examples
+            / max(sizes.classes or len(after.profile.class_names), 1),
+            "steps_per_epoch": float(sizes.steps_per_epoch),
+            "parameters": float(parameters(inner)),
+            "flops": float(flops(inner, _first_inputs(training, recipe))),
+        }
+    tried = None
+    if probe_steps:
+        with known.timed("probe"):
+            tried = probe(
+                model, training, validation, recipe=recipe, steps=probe_steps, meter=meter,
+                untrained=untrained, class_names=class_names, workers=workers,
+            )  # fmt: skip
+        known.values |= {
+            "probe_loss_first": tried.losses[0],
+            "probe_loss_slope": tried.loss_slope,
+            "probe_gradient_norm_first": tried.gradient_norm_first,
+            "probe_gradient_norm": tried.gradient_norm,
+            "probe_parameter_change": tried.parameter_change,
+        }
+    else:
+        known.none(PROBED, "no probe was asked for")
+    return Preflight(
+        values=known.values,
+        missing=known.missing,
+        seconds=known.seconds,
+        shift=shift and shift.to_dict(),
+        task=task.to_dict(),
+        probe=tried,
+        recipe=recipe,
+        data=sizes,
+        sample=samples,
+        hardware=hardware_of(device_of(model)),
+        signature=after.profile.signature,  # type: ignore[arg-type]  # of a profile with examples
+        notes=tuple(dict.fromkeys([*notes, *after.profile.notes])),
+    )
+
+
+def _shift(old: ClassProfile, after: Observations, known: _Known) -> ShiftIndex | None:
+    assert old.signature is not None  # noqa: S101  # checked below by the index
+    assert after.profile.signature is not None  # noqa: S101
+    try:
+        with known.timed("RESQUE_dist"):
+            found = shift_index(old, after.profile)
+    except NotComparableError:
+        raise
+    except InputError as error:
+        known.none(SHIFT_INDEX, str(error))
+        return None
+    known.values["RESQUE_dist"] = found.value
+    known.values["RESQUE_dist_floor"] = found.floor
+    known.add("RESQUE_dist_debiased", found.debiased, why_none="no class is resolved")
+    return found
+
+
+class _Known:
+    """Values, their seconds, and why there are none."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float | None] = {}
+        self.missing: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+
+    def add(
+        self,
+        name: str,
+        value: float | None,
+        seconds: float | None = None,
+        why_none: str | None = None,
+    ) -> None:
+        if value is not None and not math.isfinite(value):
+            value, why_none = None, f"it is {value}"
+        self.values[name] = value
+        if value is None:
+            self.missing[name] = why_none or "it could not be computed"
+        if seconds is not None:
+            self.seconds[name] = seconds
+
+    def none(self, names: Sequence[str], why: str) -> None:
+        for name in names:
+            self.add(name, None, why_none=why)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def _first_inputs(training: Any, recipe: Recipe) -> Any:
+    # In the order of validation, which draws nothing from the user's generators.
+    return TrainingData.of(training, training, recipe).first_inputs(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some examples of a data set, each class with its share.
+
+    Attributes:
+        data: as `resque.profile` takes them.
+        places: of the examples in the whole (examples,); None where they are not known.
+        examples: how many were drawn.
+        of_all: from how many.
+        notes: what to know about it.
+    """
+
+    data: Any
+    places: np.ndarray | None
+    examples: int
+    of_all: int
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: Any, most: int, *, seed: int) -> Sample:
+        """Return at most so many examples of arrays, a Dataset or a DataLoader.
+
+        Where labels are not known without loading the examples, all have the same chance.
+        """
+        from torch.utils.data import DataLoader, Subset
+
+        whole: Any = data.dataset if isinstance(data, DataLoader) else data
+        n = len(data[0]) if isinstance(data, tuple | list) else len(whole)
+        # The whole data set of a loader, not what its sampler may leave out or repeat.
+        if n <= most and not isinstance(data, DataLoader):
+            return cls(data, None, n, n)
+        labels = labels_of(whole)
+        notes: tuple[str, ...] = ()
+        if labels is None:
+            places = np.sort(np.random.default_rng(seed).permutation(n)[:most])
+            if n > most:
+                note = (
+                    f"The pre-flight looked at {most} of {n} examples drawn alike from all: their "
+                    "labels are not known without loading them."
+                )
+                notes = (note,)
+        else:
+            places = stratified_sample(labels.numpy(), min(most, n), seed=seed)
+        if isinstance(data, tuple | list):
+            return cls(tuple(part[places] for part in data), places, len(places), n, notes)
+        part: Any = Subset(whole, places.tolist())
+        if isinstance(data, DataLoader):
+            part = DataLoader(
+                part, batch_size=data.batch_size or 64, collate_fn=data.collate_fn,
+                num_workers=data.num_workers,
+            )  # fmt: skip
+        return cls(part, places, len(places), n, notes)
+
+
+def stratified_sample(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
+    """Return the places (n,), ascending, of a sample in which each class has its share.
+
+    Shares are rounded by largest remainder; a class keeps one example at least, as far as `n`
+    allows.
+
+    Args:
+        labels: (examples,).
+        n: examples wanted, at most those that there are.
+        seed: which of them.
+
+    Example:
+        >>> labels = np.array([0] * 90 + [1] * 10)
+        >>> np.bincount(labels[stratified_sample(labels, 10, seed=0)])
+        array([9, 1])
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if not 1 <= n <= len(labels):
+        raise InputError(f"n must be 1 to {len(labels)}; got {n}.")
+    exact = n * counts / len(labels)
+    wanted = np.floor(exact).astype(int)
+    if n >= len(classes):
+        wanted = np.maximum(wanted, 1)
+    # The largest remainders are topped up, the smallest cut where a minimum took too many.
+    while wanted.sum() != n:
+        step = 1 if wanted.sum() < n else -1
+        open_ = (wanted < counts) if step > 0 else (wanted > 1)
+        rest = np.where(open_, step * (exact - wanted), -np.inf)
+        wanted[rest.argmax()] += step
+    generator = np.random.default_rng(seed)
+    chosen = [
+        generator.permutation(np.flatnonzero(labels == label))[:count]
+        for label, count in zip(classes, wanted, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))

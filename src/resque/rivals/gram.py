@@ -1,0 +1,39 @@
+"""The eigenvalues and principal scores that several rivals are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_BLOCK = 2048
+
+
+def spectrum(features: np.ndarray, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return eigenvalues (r,) of F'F, smallest first, and scores FV (n, r), r = min(n, D).
+
+    From the smaller of F'F and FF', added up in float64 over blocks, so that features of many
+    values are never copied whole. Squaring halves the digits: eigenvalues below 1e-16 of the
+    largest are rounding, so divide by none without adding something to it.
+
+    Args:
+        features: F (n, D).
+        centred: whether to subtract the mean of each value first.
+
+    Example:
+        >>> values, scores = spectrum(np.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]), centred=False)
+        >>> values.round(9).tolist(), np.abs(scores).round(9).tolist()
+        ([9.0, 16.0], [[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
+    """
+    n, width = features.shape
+    mean = features.mean(axis=0, dtype=np.float64) if centred else np.zeros(width)
+    if n <= width:
+        gram = np.zeros((n, n))
+        for start in range(0, width, _BLOCK):
+            place = slice(start, start + _BLOCK)
+            block = features[:, place].astype(np.float64) - mean[place]
+            gram += block @ block.T
+        values, vectors = np.linalg.eigh(gram)
+        values = np.maximum(values, 0.0)
+        return values, vectors * np.sqrt(values)
+    whole = features.astype(np.float64) - mean
+    values, vectors = np.linalg.eigh(whole.T @ whole)
+    return np.maximum(values, 0.0), whole @ vectors

@@ -1,0 +1,57 @@
+"""How much of the variance of representations is between the classes of a new task."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from resque.rivals.class_mean import class_means
+from resque.rivals.gram import spectrum
+from resque.rivals.inputs import checked_task
+
+# Below this share of the largest variance a direction is rounding.
+_SMALLEST = 1e-12
+
+
+def h_score(representations: np.ndarray, labels: np.ndarray) -> float:
+    """Return minus the shrunk H-score over C - 1, about -1 to 0.
+
+    tr(S_a^-1 (1 - a) B), with B the covariance of the class means and S_a = (1 - a) S + a m I the
+    covariance after Ledoit and Wolf (m its mean variance). Ibrahim et al., arXiv:2110.06893; the
+    H-score of Bao et al., arXiv:2212.10082. Without the shrinkage it nears C - 1 for any data as
+    soon as values outnumber examples; over C - 1 so that tasks can be compared.
+
+    Args:
+        representations: (n, D).
+        labels: (n,), 0 to C - 1.
+
+    Raises:
+        InputError: they are no task.
+
+    Example:
+        >>> labels = np.arange(60) % 3
+        >>> noise = np.random.default_rng(0).normal(0, 0.01, (60, 3))
+        >>> round(h_score(np.eye(3)[labels] + noise, labels), 2)
+        -0.97
+    """
+    values, numbers = checked_task(representations, labels)
+    n, width = values.shape
+    spread, scores = spectrum(values, centred=True)
+    variances = spread / n
+    shrinkage, mean_variance = _ledoit_wolf(variances, (scores**2).sum(axis=1), width)
+    kept = variances > _SMALLEST * variances[-1]
+    means = class_means(scores[:, kept], numbers)
+    between = (np.bincount(numbers)[:, None] / n * means**2).sum(axis=0)
+    shrunk = (1 - shrinkage) * variances[kept] + shrinkage * mean_variance
+    return -float(((1 - shrinkage) * between / shrunk).sum() / (len(means) - 1))
+
+
+def _ledoit_wolf(variances: np.ndarray, norms: np.ndarray, width: int) -> tuple[float, float]:
+    """Return shrinkage and mean variance, from eigenvalues and squared norms of the examples.
+
+    Ledoit and Wolf, JMVA 88 (2004); the same numbers as from the D x D covariance, without it.
+    """
+    mean = float(variances.sum() / width)
+    squares = float((variances**2).sum())
+    apart = squares - width * mean**2
+    noise = float((norms**2).mean() - squares) / len(norms)
+    return (min(noise, apart) / apart if min(noise, apart) > 0 else 0.0), mean

@@ -1,0 +1,230 @@
+"""What one pass sees example by example, held in memory for the rivals that need more than sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resque.index.profile import GROUPS, ClassProfile, profile_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from resque.representation.stream import Batch
+
+# Raw images are compared at this size at most: beyond it neighbours cost more and say no more.
+_SIDE = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Observations:
+    """One data set as a model sees it, example by example, and its profile, from one pass.
+
+    Attributes:
+        profile: all that the index needs.
+        representations: (examples, values) float32.
+        labels: (examples,) int64, places in the profile's class names; None without labels.
+        probabilities: of the model's own output, (examples, outputs) float32, whatever its
+            outputs stand for; None where it gives no class scores.
+        pixels: raw inputs (examples, values) float32, images averaged down to 32 x 32 at most;
+            None where the inputs are no images or vectors of numbers.
+        maps: the last map or tokens before pooling, flattened, (examples, values) float32; None
+            where the model has none, or where its size differs between batches.
+        layers: name of each layer with weights -> its outputs averaged over space or tokens,
+            (examples, units) float32; empty unless asked for.
+    """
+
+    profile: ClassProfile
+    representations: np.ndarray
+    labels: np.ndarray | None
+    probabilities: np.ndarray | None
+    pixels: np.ndarray | None
+    maps: np.ndarray | None
+    layers: Mapping[str, np.ndarray]
+
+
+def observe(
+    model: nn.Module,
+    data: Any,
+    *,
+    layers: bool = False,
+    layer: str | None = None,
+    pooling: str = "auto",
+    class_names: Sequence[str] | None = None,
+    ids: Sequence[Any] | np.ndarray | None = None,
+    groups: int = GROUPS,
+    batch_size: int = 64,
+    autocast: torch.dtype | None = None,
+    model_name: str | None = None,
+    preprocessing: str | None = None,
+    progress: bool = True,
+) -> Observations:
+    """Return what one pass of a model over data sees, example by example.
+
+    All of it is held in memory: give a sample of large data.
+
+    Args:
+        model: see `resque.profile`, as are all the others but `layers`.
+        data: likewise.
+        layers: also keep the outputs of every layer with weights.
+        layer: see `resque.profile`.
+        pooling: likewise.
+        class_names: likewise.
+        ids: likewise.
+        groups: likewise.
+        batch_size: likewise.
+        autocast: likewise.
+        model_name: likewise.
+        preprocessing: likewise.
+        progress: likewise.
+
+    Raises:
+        InputError: see `resque.profile`.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+        >>> seen = observe(model, (torch.randn(20, 4), torch.arange(20) % 2))
+        >>> seen.representations.shape, seen.probabilities.shape, seen.maps
+        ((20, 8), (20, 2), None)
+    """
+    from resque.representation.sources import as_source
+    from resque.representation.stream import Stream
+
+    source = as_source(data, class_names=class_names, ids=ids, batch_size=batch_size)
+    stream = Stream(
+        model,
+        source,
+        layer=layer,
+        pooling=pooling,
+        autocast=autocast,
+        model_name=model_name,
+        preprocessing=preprocessing,
+        progress=progress,
+    )
+    kept: dict[str, list[Any]] = {"representations": [], "labels": [], "scores": []}
+    inside: nn.Module = stream.model  # type: ignore[assignment]  # a model was given
+
+    def keep(batch: Batch) -> None:
+        kept["representations"].append(batch.representations.float().cpu())
+        kept["labels"].append(batch.labels)
+        kept["scores"].append(None if batch.logits is None else batch.logits.float().cpu())
+        look.end_of_batch()
+
+    with _Look(inside, layers=layers) as look:
+        profile = profile_of(stream, groups, keep)
+    labels = _joined(kept["labels"])
+    scores = _joined(kept["scores"])
+    return Observations(
+        profile=profile,
+        representations=_joined(kept["representations"]),  # type: ignore[arg-type]
+        labels=None if labels is None else _places(labels, source.class_names, profile),
+        probabilities=None if scores is None else _probabilities(scores),
+        pixels=_joined(look.pixels),
+        maps=_joined(look.maps),
+        layers={name: np.concatenate(parts) for name, parts in look.layers.items()},
+    )
+
+
+class _Look:
+    """Hooks that see what goes into a model, its last map, and, if asked, all of its layers."""
+
+    def __init__(self, model: nn.Module, *, layers: bool) -> None:
+        self.model, self.all_layers = model, layers
+        self.pixels: list[Any] = []
+        self.maps: list[Any] = []
+        self.layers: dict[str, list[np.ndarray]] = {}
+        self._map: Tensor | None = None
+        self._called: dict[str, int] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> _Look:
+        self._handles.append(
+            self.model.register_forward_pre_hook(self._before_model, with_kwargs=True)
+        )
+        for name, module in self.model.named_modules():
+            if name:
+                self._handles.append(module.register_forward_hook(self._after(name, module)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def end_of_batch(self) -> None:
+        """Keep the last map that the batch made."""
+        last = self._map
+        self.maps.append(None if last is None else last.flatten(1).float().cpu())
+        self._map = None
+        self._called.clear()
+
+    def _before_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else next(iter(kwargs.values()), None)
+        self.pixels.append(_pixels(given))
+
+    def _after(self, name: str, module: nn.Module) -> Callable[..., None]:
+        from torch import Tensor, nn
+
+        linear = isinstance(module, nn.Linear)
+        weighted = linear or isinstance(module, nn.modules.conv._ConvNd)
+
+        def hook(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
+            if not isinstance(result, Tensor) or not result.is_floating_point():
+                return
+            # A map of one place is a vector, which pooling has made already.
+            if result.ndim >= 3 and result[0, 0].numel() > 1:
+                self._map = result
+            if self.all_layers and weighted and result.ndim >= 2:
+                # A layer that is called again in the same run is another one, as in a loop.
+                again = self._called[name] = self._called.get(name, 0) + 1
+                axes = range(1, result.ndim - 1) if linear else range(2, result.ndim)
+                means = result.mean(tuple(axes)) if axes else result
+                key = name if again == 1 else f"{name} ({again})"
+                self.layers.setdefault(key, []).append(means.float().cpu().numpy())
+
+        return hook
+
+
+def _pixels(given: Any) -> Tensor | None:
+    """Return inputs as (batch, values), images averaged down to 32 x 32; None if they are none."""
+    from torch import Tensor
+    from torch.nn import functional
+
+    if not isinstance(given, Tensor) or not given.is_floating_point() or given.ndim < 2:
+        return None
+    values = given.detach().float()
+    if values.ndim == 4 and max(values.shape[-2:]) > _SIDE:
+        size = [min(_SIDE, side) for side in values.shape[-2:]]
+        values = functional.adaptive_avg_pool2d(values, size)
+    return values.flatten(1).cpu()
+
+
+def _probabilities(scores: np.ndarray) -> np.ndarray:
+    # As in `Accumulation`: an output that sums to one already is taken as it is.
+    if (scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3, rtol=0):
+        return scores
+    from scipy.special import softmax
+
+    return np.asarray(softmax(scores, axis=1))
+
+
+def _places(labels: np.ndarray, names: Sequence[str] | None, profile: ClassProfile) -> np.ndarray:
+    """Return labels as places in the class names of a profile."""
+    if names is not None:
+        return labels
+    place = {name: k for k, name in enumerate(profile.class_names)}
+    seen, inverse = np.unique(labels, return_inverse=True)
+    return np.array([place[str(label)] for label in seen.tolist()])[inverse]
+
+
+def _joined(parts: list[Any]) -> np.ndarray | None:
+    """Return the parts of all batches as one array; None where they do not fit together."""
+    if not parts or any(part is None for part in parts):
+        return None
+    if len({part.shape[1:] for part in parts}) > 1:
+        return None
+    return np.concatenate([part.numpy() for part in parts])
