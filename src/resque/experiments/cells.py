@@ -16,11 +16,12 @@ from resque.experiments.shifts import SHIFTS
 from resque.experiments.splits import published_split
 from resque.experiments.tasks import TaskData, classes_of, task_data
 from resque.experiments.text import sentence_network
-from resque.forecasting.preflight import preflight, stratified_sample
+from resque.forecasting.preflight import preflight
 from resque.history.records import Accuracy, Grid, Plateau, Recipe, Start
 from resque.history.update import Update
 from resque.measure.energy import Meter
 from resque.measure.retrain import retrain
+from resque.representation.sampling import stratified_sample
 
 HeldOut = Literal["", "network", "data", "shift"]
 

@@ -21,6 +21,7 @@ from resque.index.shift import ShiftIndex, shift_index
 from resque.index.task import task_index
 from resque.measure.batches import TrainingData, labels_of
 from resque.measure.probe import Probe, probe
+from resque.representation.sampling import stratified_sample
 from resque.representation.signature import Signature
 
 if TYPE_CHECKING:
@@ -452,40 +453,3 @@ class Sample:
                 num_workers=data.num_workers,
             )  # fmt: skip
         return cls(part, places, len(places), n, notes)
-
-
-def stratified_sample(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
-    """Return the places (n,), ascending, of a sample in which each class has its share.
-
-    Shares are rounded by largest remainder; a class keeps one example at least, as far as `n`
-    allows.
-
-    Args:
-        labels: (examples,).
-        n: examples wanted, at most those that there are.
-        seed: which of them.
-
-    Example:
-        >>> labels = np.array([0] * 90 + [1] * 10)
-        >>> np.bincount(labels[stratified_sample(labels, 10, seed=0)])
-        array([9, 1])
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    if not 1 <= n <= len(labels):
-        raise InputError(f"n must be 1 to {len(labels)}; got {n}.")
-    exact = n * counts / len(labels)
-    wanted = np.floor(exact).astype(int)
-    if n >= len(classes):
-        wanted = np.maximum(wanted, 1)
-    # The largest remainders are topped up, the smallest cut where a minimum took too many.
-    while wanted.sum() != n:
-        step = 1 if wanted.sum() < n else -1
-        open_ = (wanted < counts) if step > 0 else (wanted > 1)
-        rest = np.where(open_, step * (exact - wanted), -np.inf)
-        wanted[rest.argmax()] += step
-    generator = np.random.default_rng(seed)
-    chosen = [
-        generator.permutation(np.flatnonzero(labels == label))[:count]
-        for label, count in zip(classes, wanted, strict=True)
-    ]
-    return np.sort(np.concatenate(chosen))
