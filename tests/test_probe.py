@@ -177,9 +177,15 @@ def test_slow_first_steps_do_not_make_the_probe_too_short(monkeypatch: pytest.Mo
     # By the mean of the whole warm-up four steps would do; by its later half some 150, and still
     # more than ten if a busy machine makes a step take 50 ms.
     monkeypatch.setattr(module, "_LEAST_SECONDS", 1.0)
-    found = probe(Slow(first_s=0.5, n_first=2), (X, Y), steps=5, warmup=4, meter="none")
+    with Meter(ConstantPower()) as meter:
+        found = probe(Slow(first_s=0.5, n_first=2), (X, Y), steps=5, warmup=4, meter=meter)
     assert found.energy.seconds > 0.1
     assert found.steps > 10
+
+
+def test_without_a_meter_no_more_steps_are_made_than_asked_for() -> None:
+    """Only a counter needs seconds; the clock does not."""
+    assert probe(nn.Linear(6, 2), (X, Y), steps=7, meter="none").steps == 7
 
 
 @pytest.mark.usefixtures("_short")

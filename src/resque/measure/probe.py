@@ -32,7 +32,7 @@ from resque.representation.stream import device_of, same_random_state
 if TYPE_CHECKING:
     from resque.measure.energy import Meter
 
-_BLOCKS = 5
+FEWEST_STEPS = 5
 # Long enough for each block to be several times the step of any counter; where the asked-for
 # steps are over sooner, more are timed, up to a limit.
 _LEAST_SECONDS = 2.0
@@ -199,9 +199,10 @@ def probe(
         >>> probe(nn.Linear(4, 2), data, data, meter="none").seconds_per_validation.median > 0
         True
     """
-    if steps < _BLOCKS or warmup < 1:
+    if steps < FEWEST_STEPS or warmup < 1:
         raise InputError(
-            f"A probe needs at least {_BLOCKS} steps and 1 of warm-up; got {steps} and {warmup}."
+            f"A probe needs at least {FEWEST_STEPS} steps and 1 of warm-up; got {steps} and "
+            f"{warmup}."
         )
     recipe = recipe or Recipe()
     data = TrainingData.of(
@@ -249,7 +250,7 @@ def _probed(
     each = window.seconds / (warmup - warmup // 2)
     wanted = math.ceil(_LEAST_SECONDS / max(each, 1e-9)) if meter.describe() else 0
     timed = max(steps, min(wanted, _MOST_STEPS))
-    sizes = [len(block) for block in torch.arange(timed).tensor_split(_BLOCKS)]
+    sizes = [len(block) for block in torch.arange(timed).tensor_split(FEWEST_STEPS)]
     readings = []
     change = None
     with meter.window("probe") as whole:

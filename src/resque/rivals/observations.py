@@ -198,7 +198,8 @@ def _pixels(given: Any) -> Tensor | None:
         return None
     values = given.detach().float()
     if values.ndim == 4 and max(values.shape[-2:]) > _SIDE:
-        size = [min(_SIDE, side) for side in values.shape[-2:]]
+        height, width = values.shape[-2:]
+        size = min(_SIDE, height), min(_SIDE, width)
         values = functional.adaptive_avg_pool2d(values, size)
     return values.flatten(1).cpu()
 

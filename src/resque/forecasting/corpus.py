@@ -1,0 +1,100 @@
+"""The corpus: measured updates that come with the package, for whoever has no history yet."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resque.errors import InputError, in_words
+from resque.history.table import table_of
+from resque.history.update import Update
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FILE = "corpus.parquet"
+RECORD = "record"
+
+
+def corpus_updates(path: Path | str | None = None) -> tuple[Update, ...]:
+    """Return the updates of the corpus.
+
+    Each has its pre-flight, its curve, and the labels that say which cell of the design it is;
+    see docs/corpus.md for how they were made and what is not among them.
+
+    Args:
+        path: of a Parquet file that `write_corpus` wrote; None for that of the package.
+
+    Raises:
+        InputError: the file is not there, or is no corpus.
+
+    Example:
+        >>> {update.start for update in corpus_updates()} <= {"weights", "head", "scratch"}
+        True
+    """
+    if path is not None:
+        return _read(Path(path))
+    return _of_package()
+
+
+def corpus_table(path: Path | str | None = None) -> DataFrame:
+    """Return the corpus as a table; see `resque.history.table.table_of` for its columns.
+
+    Args:
+        path: as for `corpus_updates`.
+
+    Raises:
+        InputError: likewise.
+    """
+    return table_of(corpus_updates(path))
+
+
+def write_corpus(updates: tuple[Update, ...], path: Path | str) -> None:
+    """Write updates as one Parquet file: the columns of their table, and each record whole.
+
+    Args:
+        updates: in the order in which they are to be read.
+        path: file to write.
+
+    Raises:
+        InputError: there are none, or the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from resque.files import written_whole
+
+    if not updates:
+        raise InputError("There are no updates to write.")
+    table = table_of(updates)
+    table[RECORD] = [json.dumps(update.to_dict(), sort_keys=True) for update in updates]
+    with written_whole(path) as temporary:
+        pq.write_table(
+            pa.Table.from_pandas(table, preserve_index=False),
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            row_group_size=len(table),
+        )
+
+
+@lru_cache(maxsize=1)
+def _of_package() -> tuple[Update, ...]:
+    with as_file(files("resque.forecasting") / FILE) as path:
+        return _read(path)
+
+
+def _read(path: Path) -> tuple[Update, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        records: list[Any] = pq.read_table(path, columns=[RECORD])[RECORD].to_pylist()
+        return tuple(Update.from_dict(json.loads(record)) for record in records)
+    except (OSError, KeyError, pa.ArrowException, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{str(path)!r} is no corpus: {in_words(error)}. Give a file that write_corpus wrote."
+        ) from error

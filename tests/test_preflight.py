@@ -1,0 +1,319 @@
+"""The pre-flight: what is in it, where it comes from, what it leaves alone, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import resque
+from resque.forecasting.preflight import MOST_EXAMPLES, Preflight, Sample, load_preflight, preflight
+from resque.rivals.observations import observe
+from resque.rivals.table import OF_EXAMPLES, OF_OUTPUTS, OF_TASK, shift_rivals, task_rivals
+
+CLASSES = 3
+
+
+def images(n: int, seed: int, shift: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Images of three classes, each with its own bright corner."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % CLASSES
+    pixels = torch.randn(n, 1, 8, 8, generator=generator)
+    for c in range(CLASSES):
+        pixels[labels == c, :, 2 * c : 2 * c + 3, :3] += 2
+    return pixels + shift, labels
+
+
+def network(outputs: int = CLASSES) -> nn.Module:
+    """Convolutions, so that there is a map, and batch normalisation, so that there are buffers."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, outputs),
+    )
+
+
+OLD, NEW = images(90, 1), images(120, 2, shift=0.5)
+
+
+@pytest.fixture(scope="module")
+def found() -> Preflight:
+    return preflight(network(), NEW, before=OLD, validation=images(30, 3), meter="none")
+
+
+# ---- what is in it ------------------------------------------------------------------------------
+
+
+def test_every_value_is_a_number_or_says_why_not(found: Preflight) -> None:
+    for name, value in found.values.items():
+        assert (value is None) == (name in found.missing), name
+        assert value is None or np.isfinite(value), name
+    assert found.missing == {}
+
+
+def test_the_index_is_that_of_the_two_profiles(found: Preflight) -> None:
+    """One pass serves the index and the rivals; it gives what the separate calls give."""
+    model = network()
+    sides = [resque.profile(model, side) for side in (OLD, NEW)]
+    shift = resque.shift_index(*sides)
+    assert found.values["RESQUE_dist"] == pytest.approx(shift.value, abs=1e-12)
+    assert found.values["RESQUE_dist_floor"] == pytest.approx(shift.floor, abs=1e-12)
+    assert found.values["RESQUE_dist_debiased"] == pytest.approx(shift.debiased, abs=1e-12)
+    assert found.values["RESQUE_task"] == pytest.approx(resque.task_index(model, NEW).value)
+    outputs = [side.outputs for side in sides]
+    assert found.values["error_before"] == pytest.approx(1 - outputs[1].accuracy)  # type: ignore[union-attr,operator]
+    assert found.values["accuracy_drop"] == pytest.approx(
+        outputs[0].accuracy - outputs[1].accuracy  # type: ignore[union-attr,operator]
+    )
+
+
+def test_the_rivals_are_all_there(found: Preflight) -> None:
+    assert {*OF_OUTPUTS, *OF_EXAMPLES, *OF_TASK, "global_angle"} <= found.values.keys()
+    assert {*OF_OUTPUTS, *OF_EXAMPLES, *OF_TASK, "global_angle"} <= found.seconds.keys()
+
+
+def test_the_controls_count(found: Preflight) -> None:
+    values = found.values
+    assert (values["classes"], values["training_examples"]) == (3, 120)
+    assert (values["examples_per_class"], values["steps_per_epoch"]) == (40, 4)
+    assert values["parameters"] == sum(p.numel() for p in network().parameters())
+    # Multiply and add count as two: 9 x 1 x 6 at 64 places, 9 x 6 x 8 at 16, and 8 x 3.
+    assert values["flops"] == 2 * (54 * 64 + 432 * 16 + 24)
+
+
+def test_the_probe_is_that_of_the_same_recipe(found: Preflight) -> None:
+    alone = resque.probe(network(), NEW, images(30, 3), meter="none")
+    assert found.probe is not None
+    assert found.probe.losses == alone.losses
+    assert found.values["probe_loss_first"] == alone.losses[0]
+    assert found.values["probe_loss_slope"] == alone.loss_slope
+    assert found.values["probe_parameter_change"] == alone.parameter_change
+
+
+def test_worse_data_cost_more(found: Preflight) -> None:
+    worse = preflight(network(), images(120, 2, shift=2.0), before=OLD, meter="none", probe_steps=0)
+    for name in ("RESQUE_dist", "global_angle", "mmd", "frechet", "sliced_wasserstein", "arm"):
+        assert worse.values[name] > found.values[name], name  # type: ignore[operator]
+
+
+def test_the_last_map_is_what_pooling_reads() -> None:
+    seen = observe(network(), NEW)
+    assert seen.maps is not None
+    pooled = seen.maps.reshape(120, 8, 16).mean(2)
+    np.testing.assert_allclose(pooled, seen.representations, atol=1e-6)
+
+
+def test_layers_are_those_with_weights() -> None:
+    seen = observe(network(), NEW, layers=True)
+    assert {name: part.shape for name, part in seen.layers.items()} == {
+        "0": (120, 6),
+        "4": (120, 8),
+        "8": (120, 3),
+    }
+
+
+def test_pixels_are_averaged_down_to_32() -> None:
+    wide = torch.rand(6, 3, 64, 48)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    seen = observe(model, (wide, torch.arange(6) % 2))
+    assert seen.pixels is not None
+    expected = nn.functional.adaptive_avg_pool2d(wide, (32, 32)).flatten(1)
+    np.testing.assert_allclose(seen.pixels, expected, atol=1e-6)
+
+
+def test_labels_that_are_no_counting_numbers_are_numbered() -> None:
+    """Labels 7 and 3 are classes "3" and "7": places 0 and 1."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 9))
+    seen = observe(model, (torch.randn(8, 4), torch.tensor([7, 3] * 4)))
+    assert seen.profile.class_names == ("3", "7")
+    assert seen.labels is not None
+    assert seen.labels.tolist() == [1, 0] * 4
+
+
+# ---- where it comes from ------------------------------------------------------------------------
+
+
+def test_from_a_profile_what_needs_examples_is_missing_and_says_so(found: Preflight) -> None:
+    profiled = preflight(
+        network(), NEW, before=resque.profile(network(), OLD), meter="none", probe_steps=0
+    )
+    assert set(OF_EXAMPLES) == {n for n, why in profiled.missing.items() if "old data" in why}
+    for name in ("RESQUE_dist", "global_angle", *OF_OUTPUTS):
+        assert profiled.values[name] == pytest.approx(found.values[name], abs=1e-12)
+    assert profiled.missing["probe_loss_first"] == "no probe was asked for"
+
+
+def test_a_new_task_has_no_shift() -> None:
+    recipe = resque.Recipe(start="head")
+    task = preflight(network(5), NEW, recipe=recipe, meter="none")
+    assert task.values["RESQUE_dist"] is None
+    assert task.missing["RESQUE_dist"] == "there are no old data to compare with"
+    assert task.missing["error_before"].endswith("begins with a classifier that knows nothing")
+    assert task.values["leep"] is not None  # of the old head's five outputs
+    assert "accuracy_drop" not in task.values
+
+
+class Counted(Dataset[Any]):
+    """A data set without labels to be had but by loading."""
+
+    def __init__(self, n: int) -> None:
+        self.data = images(n, 5)
+
+    def __len__(self) -> int:
+        return len(self.data[0])
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        return self.data[0][place], int(self.data[1][place])
+
+
+@pytest.mark.parametrize("form", ["pair", "data set", "loader", "unknown labels"])
+def test_a_sample_of_every_form_of_data(form: str) -> None:
+    """90 of 120, each class with its share where labels are known."""
+    data: Any = {
+        "pair": NEW,
+        "data set": TensorDataset(*NEW),
+        "loader": DataLoader(TensorDataset(*NEW), batch_size=16, shuffle=True),
+        "unknown labels": Counted(120),
+    }[form]
+    found = preflight(network(), data, most_examples=90, meter="none", probe_steps=0)
+    assert found.sample == {"training": (90, 120)}
+    assert found.signature.examples == (90,)
+    assert found.values["training_examples"] == 120
+    assert any("drawn alike" in note for note in found.notes) == (form == "unknown labels")
+    if form != "unknown labels":
+        assert found.task is not None
+        assert set(found.task["class_counts"].values()) == {30}
+
+
+def test_a_loader_that_shuffles_is_read_by_place() -> None:
+    """The whole of it, in the order of its data set: the same numbers as of the pair."""
+    loader = DataLoader(TensorDataset(*NEW), batch_size=16, shuffle=True)
+    pair, loaded = (
+        preflight(network(), data, before=OLD, meter="none", probe_steps=0)
+        for data in (NEW, loader)
+    )
+    batches = pair.values["steps_per_epoch"], loaded.values["steps_per_epoch"]
+    assert batches == (4, 8)
+    assert loaded.missing == pair.missing
+    for name in pair.values.keys() - pair.missing.keys() - {"steps_per_epoch"}:
+        # Sums in float32 over other batches.
+        assert loaded.values[name] == pytest.approx(pair.values[name], rel=1e-5, abs=1e-7), name
+
+
+def test_the_sample_is_drawn_by_its_seed() -> None:
+    one, same, other = (
+        Sample.of(NEW, 30, seed=seed).places.tolist()  # type: ignore[union-attr]
+        for seed in (0, 0, 1)
+    )
+    assert one == same != other
+
+
+def test_small_data_are_looked_at_whole() -> None:
+    assert Sample.of(NEW, MOST_EXAMPLES, seed=0).data is NEW
+
+
+# ---- what it leaves alone -----------------------------------------------------------------------
+
+
+def test_the_model_and_the_random_states_stay_as_they_were() -> None:
+    model = network().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    preflight(model, NEW, before=OLD, meter="none")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_same_twice() -> None:
+    one, other = (preflight(network(), NEW, before=OLD, meter="none") for _ in range(2))
+    assert one.values == other.values
+
+
+# ---- to and from a file -------------------------------------------------------------------------
+
+
+def test_there_and_back(found: Preflight, tmp_path: Path) -> None:
+    found.save(tmp_path / "found.json")
+    assert load_preflight(tmp_path / "found.json") == found
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no saved pre-flight"),
+        ("[]", r"its format is None, expected 'resque.Preflight/1'"),
+        ('{"format": "resque.Preflight/2"}', r"its format is 'resque.Preflight/2'"),
+        ('{"format": "resque.Preflight/1"}', r"incomplete: 'probe'"),
+    ],
+)
+def test_a_file_that_is_none(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text(content)
+    with pytest.raises(resque.InputError, match=message):
+        load_preflight(path)
+
+
+def test_one_without_its_signature(found: Preflight, tmp_path: Path) -> None:
+    record = found.to_dict()
+    del record["signature"]
+    (tmp_path / "found.json").write_text(json.dumps(record))
+    with pytest.raises(resque.InputError, match="incomplete: 'signature'"):
+        load_preflight(tmp_path / "found.json")
+
+
+# ---- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"most_examples": 0}, r"most_examples must be 1 or more; got 0"),
+        ({"most_examples": 2}, r"n must be 3 .* got 2"),
+        ({"probe_steps": -1}, r"probe_steps must be 0, or 5 or more; got -1"),
+        ({"probe_steps": 3}, r"probe_steps must be 0, or 5 or more; got 3"),
+    ],
+)
+def test_numbers_out_of_range(options: dict[str, int], message: str) -> None:
+    with pytest.raises(resque.InputError, match=message):
+        preflight(network(), NEW, meter="none", **options)  # type: ignore[arg-type]
+
+
+def test_the_profile_of_another_model_is_refused() -> None:
+    torch.manual_seed(1)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+    with pytest.raises(resque.NotComparableError, match="weights"):
+        preflight(network(), NEW, before=resque.profile(other, OLD), meter="none", probe_steps=0)
+
+
+def test_a_rival_that_these_data_do_not_allow_takes_no_other_with_it() -> None:
+    """Five neighbours of four examples are none; a dead layer has no deviation to divide by."""
+    model = network()
+    with torch.no_grad():
+        model[4].weight.zero_()  # type: ignore[union-attr,operator]
+        model[4].bias.zero_()  # type: ignore[union-attr,operator]
+    few = tuple(part[:6] for part in NEW)
+    small = task_rivals(observe(network(), tuple(part[:4] for part in NEW)))
+    assert small["knn"].value is None
+    assert small["knn"].why_none == "k must be 1 to 3 for 4 examples; got 5."
+    dead = shift_rivals(*(observe(model, side, layers=True) for side in (few, few)))
+    assert dead["arm"].value is None
+    assert "the same activations of '4'" in (dead["arm"].why_none or "")
+    assert dead["accuracy_drop"].value == 0
