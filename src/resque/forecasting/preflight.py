@@ -162,6 +162,15 @@ def load_preflight(path: Path | str) -> Preflight:
 
     Raises:
         InputError: there is none, or it is no pre-flight.
+
+    Example:
+        >>> import tempfile, torch
+        >>> data = torch.randn(64, 4), torch.arange(64) % 2
+        >>> known = preflight(torch.nn.Linear(4, 2), data, meter="none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     known.save(f"{folder}/known.json")
+        ...     load_preflight(f"{folder}/known.json") == known
+        True
     """
     path = existing(path)
     try:
