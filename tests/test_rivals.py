@@ -135,6 +135,8 @@ def test_scale_and_origin_do_not_matter_to_a_shift(name: str, rng: np.random.Gen
     assert SHIFTS[name](7 * old + 3, 7 * new + 3) == pytest.approx(expected, rel=1e-9)
     far = [(side + 100).astype(np.float32) for side in (old, new)]
     assert SHIFTS[name](*far) == pytest.approx(expected, rel=1e-4)
+    # Nothing is squared before the mean is gone: 1e12 would leave four digits.
+    assert SHIFTS[name](old + 1e6, new + 1e6) == pytest.approx(expected, rel=1e-7)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -21,6 +21,7 @@ from resque.cli.demo import demo
 from resque.cli.doctor import doctor
 from resque.cli.history import app as history_app
 from resque.cli.profile import profile
+from resque.cli.reproduce import reproduce
 from resque.cli.retrain import retrain
 from resque.cli.shift import shift
 from resque.cli.task import task
@@ -46,7 +47,7 @@ def _common(
         raise typer.Exit
 
 
-for command in (profile, shift, task, retrain, doctor, demo):
+for command in (profile, shift, task, retrain, reproduce, doctor, demo):
     app.command()(command)
 app.add_typer(history_app, name="history")
 

@@ -25,7 +25,8 @@ from resque.representation.sampling import stratified_sample
 
 HeldOut = Literal["", "network", "data", "shift"]
 
-TARGET = Plateau(patience=4, min_delta=0.002)
+# From scratch, five epochs may pass before anything is learned.
+TARGET = Plateau(patience=5, min_delta=0.002)
 VALIDATION_EXAMPLES = 300
 PREFLIGHT_EXAMPLES = 600
 RECIPES: Mapping[str, Recipe] = {

@@ -51,7 +51,8 @@ def network(
     convolution is 3 x 3 with stride 1, nothing is pooled right after it, MobileNetV2 halves the
     image three times instead of five, the ViT reads patches of 4 px. "narrow" has fewer channels
     (DenseNet fewer layers too), 8 to 20 million multiply-adds per image of 32 px and 30 to 400
-    thousand weights. None has dropout, also where its paper has: the two sizes then differ in
+    thousand weights; MobileNetV2 halves the image once more there and has 2 to 3 million, because
+    its layers of one channel each take a CPU several times as long as their number says. None has dropout, also where its paper has: the two sizes then differ in
     size alone, and an update in nothing but its data.
 
     The weights are drawn by the libraries' constructors. For a retraining with start="scratch"
@@ -214,7 +215,7 @@ def _mobilenet_v2(classes: int, size: Size, channels: int) -> nn.Module:
     from torchvision.models import MobileNetV2
 
     # Sandler et al., table 2: expansion, channels, blocks, stride; the second row's stride is 2
-    # there.
+    # there, and that of the first convolution too.
     rows = [
         [1, 16, 1, 1],
         [6, 24, 2, 1],
@@ -231,7 +232,9 @@ def _mobilenet_v2(classes: int, size: Size, channels: int) -> nn.Module:
         dropout=0.0,
     )
     features: Any = model.features
-    features[0][0] = nn.Conv2d(channels, features[0][0].out_channels, 3, padding=1, bias=False)
+    first = features[0][0].out_channels
+    stride = 1 if size == "full" else 2
+    features[0][0] = nn.Conv2d(channels, first, 3, stride, padding=1, bias=False)
     return model
 
 
