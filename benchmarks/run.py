@@ -25,6 +25,7 @@ import peak_memory
 import predicted_labels
 import probe_and_run
 import recorder
+import rivals
 import speedup
 import startup
 import task
@@ -44,6 +45,7 @@ BENCHMARKS = {
         training_loop,
         recorder,
         probe_and_run,
+        rivals,
         history_store,
     )
 }

@@ -52,8 +52,9 @@ def network(
     image three times instead of five, the ViT reads patches of 4 px. "narrow" has fewer channels
     (DenseNet fewer layers too), 8 to 20 million multiply-adds per image of 32 px and 30 to 400
     thousand weights; MobileNetV2 halves the image once more there and has 2 to 3 million, because
-    its layers of one channel each take a CPU several times as long as their number says. None has dropout, also where its paper has: the two sizes then differ in
-    size alone, and an update in nothing but its data.
+    its layers of one channel each take a CPU several times as long as their number says. None has
+    dropout, also where its paper has: the two sizes then differ in size alone, and an update in
+    nothing but its data.
 
     The weights are drawn by the libraries' constructors. For a retraining with start="scratch"
     give `untrained=lambda: network(...)`: without it, layers draw by PyTorch's defaults, which are

@@ -268,6 +268,7 @@ def preflight(
             return observe(
                 model,
                 sample.data,
+                maps=side == "training",
                 layers=before is not None and not isinstance(before, ClassProfile),
                 layer=layer,
                 pooling=pooling,

@@ -31,9 +31,9 @@ class Observations:
         probabilities: of the model's own output, (examples, outputs) float32, whatever its
             outputs stand for; None where it gives no class scores.
         pixels: raw inputs (examples, values) float32, images averaged down to 32 x 32 at most;
-            None where the inputs are no images or vectors of numbers.
+            None where the inputs are no images or vectors of numbers, or nobody asked.
         maps: the last map or tokens before pooling, flattened, (examples, values) float32; None
-            where the model has none, or where its size differs between batches.
+            where the model has none, where its size differs between batches, or nobody asked.
         layers: name of each layer with weights -> its outputs averaged over space or tokens,
             (examples, units) float32; empty unless asked for.
     """
@@ -51,6 +51,7 @@ def observe(
     model: nn.Module,
     data: Any,
     *,
+    maps: bool = True,
     layers: bool = False,
     layer: str | None = None,
     pooling: str = "auto",
@@ -68,8 +69,9 @@ def observe(
     All of it is held in memory: give a sample of large data.
 
     Args:
-        model: see `resque.profile`, as are all the others but `layers`.
+        model: see `resque.profile`, as are all the others but `maps` and `layers`.
         data: likewise.
+        maps: also keep the raw inputs and the last map, which the rivals for a task look at.
         layers: also keep the outputs of every layer with weights.
         layer: see `resque.profile`.
         pooling: likewise.
@@ -115,7 +117,7 @@ def observe(
         kept["scores"].append(None if batch.logits is None else batch.logits.float().cpu())
         look.end_of_batch()
 
-    with _Look(inside, layers=layers) as look:
+    with _Look(inside, maps=maps, layers=layers) as look:
         profile = profile_of(stream, groups, keep)
     labels = _joined(kept["labels"])
     scores = _joined(kept["scores"])
@@ -133,8 +135,8 @@ def observe(
 class _Look:
     """Hooks that see what goes into a model, its last map, and, if asked, all of its layers."""
 
-    def __init__(self, model: nn.Module, *, layers: bool) -> None:
-        self.model, self.all_layers = model, layers
+    def __init__(self, model: nn.Module, *, maps: bool, layers: bool) -> None:
+        self.model, self.all_maps, self.all_layers = model, maps, layers
         self.pixels: list[Any] = []
         self.maps: list[Any] = []
         self.layers: dict[str, list[np.ndarray]] = {}
@@ -157,14 +159,14 @@ class _Look:
 
     def end_of_batch(self) -> None:
         """Keep the last map that the batch made."""
-        last = self._map
+        last = self._map if self.all_maps else None
         self.maps.append(None if last is None else last.flatten(1).float().cpu())
         self._map = None
         self._called.clear()
 
     def _before_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else next(iter(kwargs.values()), None)
-        self.pixels.append(_pixels(given))
+        self.pixels.append(_pixels(given) if self.all_maps else None)
 
     def _after(self, name: str, module: nn.Module) -> Callable[..., None]:
         from torch import Tensor, nn

@@ -12,6 +12,7 @@ import numpy as np
 from resque.errors import InputError
 from resque.index.profile import ClassProfile
 from resque.index.sums import OutputStatistics
+from resque.representation.sampling import stratified_sample
 from resque.rivals.accuracy_drop import accuracy_drop
 from resque.rivals.arm import arm
 from resque.rivals.atc import atc
@@ -73,6 +74,9 @@ OF_TASK: Mapping[str, tuple[str, Callable[[np.ndarray, np.ndarray], float]]] = {
     "h_score": ("representations", h_score),
     "leep": ("probabilities", leep),
 }
+# The classifier on the last map takes time in proportion to the square of the examples times the
+# values of a map, and tens of thousands of those are usual.
+MOST_MAPS = 2000
 _NOT_SEEN = {
     "pixels": "the inputs are no images or vectors of numbers",
     "maps": "the model gives no map or tokens of one size before its pooling",
@@ -116,6 +120,8 @@ def shift_rivals(before: Observations | ClassProfile, after: Observations) -> di
 def task_rivals(seen: Observations) -> dict[str, Measured]:
     """Return every rival for a task, by name.
 
+    That on the last map looks at 2,000 examples at most.
+
     Args:
         seen: labelled data of the task.
 
@@ -137,6 +143,9 @@ def task_rivals(seen: Observations) -> dict[str, Measured]:
             continue
         # Numbers of the classes that have examples.
         numbers = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        if part == "maps" and values is not None and len(values) > MOST_MAPS:
+            chosen = stratified_sample(numbers, MOST_MAPS, seed=0)
+            values, numbers = values[chosen], numbers[chosen]
         found[name] = _measured(of, values, numbers, why_none=why_none)
     return found
 
