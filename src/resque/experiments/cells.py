@@ -164,8 +164,10 @@ def update_of(
     validation = _inputs(new, new.test, held, cell, seed=2 * cell.seed + 1), new.test[1][held]
     before = None
     if shift:
-        seen = _drawn(old.training[1], PREFLIGHT_EXAMPLES, _SPLIT_SEED, _old_places(old))
-        before = _inputs(old, old.training, seen), old.training[1][seen]
+        # Not those that the network was trained on: its accuracy on them says nothing.
+        unseen = np.setdiff1d(_old_places(old), _base_places(old))
+        kept = _drawn(old.training[1], PREFLIGHT_EXAMPLES, _SPLIT_SEED, unseen)
+        before = _inputs(old, old.training, kept), old.training[1][kept]
     recipe = replace(RECIPES[cell.recipe], start=cell.start, seed=cell.seed)
     options: dict[str, Any] = {
         "recipe": recipe,
@@ -251,6 +253,10 @@ def _untrained(cell: Cell, classes: int, *, seed: int) -> nn.Module:
 
 def _old_places(data: TaskData) -> np.ndarray:
     return published_split(data.training[1], seed=_SPLIT_SEED)[0]
+
+
+def _base_places(data: TaskData) -> np.ndarray:
+    return _drawn(data.training[1], _BASE_EXAMPLES, _SPLIT_SEED, _old_places(data))
 
 
 def _drawn(labels: np.ndarray, n: int, seed: int, places: np.ndarray | None = None) -> np.ndarray:
