@@ -30,7 +30,7 @@ from resque.experiments.runs import done, run
 from resque.experiments.shifts import SHIFTS as KINDS
 from resque.experiments.tasks import TASKS as NAMES
 from resque.experiments.tasks import classes_of, task_data
-from resque.forecasting.corpus import corpus_table, corpus_updates, write_corpus
+from resque.forecasting.corpus import corpus_table, corpus_updates, rounded, write_corpus
 from resque.history.table import epochs_to_share, table_of
 from updates import update_of as update_with
 
@@ -233,6 +233,20 @@ def test_the_corpus_comes_back_as_it_was(tmp_path: Path) -> None:
     assert corpus_updates(tmp_path / "corpus.parquet") == updates
     table = corpus_table(tmp_path / "corpus.parquet")
     assert table.epochs.tolist() == [update.epochs for update in updates]
+
+
+def test_six_digits_are_kept_of_what_is_long() -> None:
+    """The measures themselves stay as they are; what is rounded stays so."""
+    long = replace(
+        numbered(1), preflight={"values": {"mmd": 1 / 3, "knn": None}, "notes": ["none"]}
+    )
+    short = rounded(long)
+    assert short.preflight == {"values": {"mmd": 0.333333, "knn": None}, "notes": ["none"]}
+    assert short.curve[1].validation_loss == 0.3
+    assert short.duration_s == long.duration_s
+    assert short.id != long.id
+    assert rounded(short) == short
+    assert resque.Update.from_dict(short.to_dict()) == short
 
 
 def test_others_can_read_its_columns_without_us(tmp_path: Path) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resque.errors import InputError, in_words
+from resque.history.records import fields_of
 from resque.history.table import table_of
-from resque.history.update import Update
+from resque.history.update import Point, Update
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 FILE = "corpus.parquet"
+DIGITS = 6
 RECORD = "record"
 
 
@@ -52,7 +56,32 @@ def corpus_table(path: Path | str | None = None) -> DataFrame:
     return table_of(corpus_updates(path))
 
 
-def write_corpus(updates: tuple[Update, ...], path: Path | str) -> None:
+def rounded(update: Update) -> Update:
+    """Return an update whose curve, pre-flight and changes per tensor have six digits.
+
+    Digits beyond those are noise, do not compress, and would be most of the file. It is another
+    update, with an id of its own.
+
+    Args:
+        update: left as it was.
+    """
+    return replace(
+        update,
+        curve=tuple(Point(**_short(fields_of(point))) for point in update.curve),
+        preflight=_short(update.preflight),
+        parameter_change_per_tensor=_short(dict(update.parameter_change_per_tensor)),
+    )
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _short(part) for key, part in value.items()}
+    return [_short(part) for part in value] if isinstance(value, list) else value
+
+
+def write_corpus(updates: Sequence[Update], path: Path | str) -> None:
     """Write updates as one Parquet file: the columns of their table, and each record whole.
 
     Args:
