@@ -24,7 +24,7 @@ import resque
 from resque.cli import main, run
 from resque.experiments import digits
 
-COMMANDS = ("profile", "shift", "task", "retrain", "history", "doctor", "demo")
+COMMANDS = ("profile", "shift", "task", "retrain", "history", "reproduce", "doctor", "demo")
 # What other programs may rely on, for every release.
 SHIFT_KEYS = {
     "index", "value", "floor", "debiased", "lower", "upper", "confidence_level", "p_value",

@@ -299,12 +299,18 @@ def test_correlations_are_within_networks_and_data() -> None:
 
 
 def test_few_groups_are_said_to_be_few() -> None:
-    """The intervals of the smallest preset rest on four groups."""
-    told = summary(index_claims(table_by(rising, "measures-noise", "smoke"), "RESQUE_dist"))
-    assert "The claim is held for epochs to 99 % of the peak, gradient norm, " in told
-    assert "The intervals rest on 4 groups, which makes them too narrow." in told
-    told = summary(index_claims(table_by(rising, "measures-noise"), "RESQUE_dist"))
+    """The smallest preset has four, which test nothing; six test, and are said to be few."""
+    smoke = index_claims(table_by(rising, "measures-noise", "smoke"), "RESQUE_dist")
+    assert {claim.verdict for claim in smoke} == {"not tested"}
+    assert "in 4 groups, where 5 are needed" in smoke[0].sentence
+    whole = table_by(rising, "measures-noise")
+    told = summary(index_claims(whole, "RESQUE_dist"))
     assert "too narrow" not in told
+    group = whole[["label:network", "label:old", "label:shift"]].agg("|".join, axis=1)
+    six = whole[group.isin(sorted(set(group))[:6])]
+    told = summary(index_claims(six, "RESQUE_dist"))
+    assert "The claim is held for epochs to 99 % of the peak, gradient norm, " in told
+    assert "The intervals rest on 6 groups, which makes them too narrow." in told
 
 
 def test_an_index_that_does_not_differ_tests_nothing() -> None:
@@ -398,7 +404,8 @@ def test_updates_of_another_preset_are_ignored(
         history.add(update_by_hand())
     (result,) = run_smoke("measures-noise", tmp_path).results
     assert {12} == {claim.updates for claim in result.claims[:4]}
-    assert "held" == result.claims[0].verdict
+    # Those of the other preset fall; were they counted, the correlation would.
+    assert result.claims[0].value == pytest.approx(1.0)
     with resque.History(f"sqlite:///{tmp_path / 'history.db'}") as history:
         assert len(history) == 17
 
@@ -410,9 +417,10 @@ def test_a_grid_costs_what_was_run_without_one(
     monkeypatch.setattr(module, "PARTS", {"measures-noise": PARTS["measures-noise"]})
     tasks = [replace(cell, start="head", new="gtsrb") for cell in cells_of("all", "smoke")]
     (result,) = run_smoke("measures-noise", tmp_path).results
-    assert "not tested" == result.claims[-1].verdict
+    assert (None, 0) == (result.claims[-1].value, result.claims[-1].updates)
     (result,) = run_smoke("measures-noise", tmp_path, grid=GRID).results
-    assert ("held", 12) == (result.claims[-1].verdict, result.claims[-1].updates)
+    assert result.claims[-1].value == pytest.approx(1.0)
+    assert 12 == result.claims[-1].updates
     with resque.History(f"sqlite:///{tmp_path / 'history.db'}") as history:
         for cell, grams in zip(tasks, (1.0, 2.0), strict=False):
             history.add(replace(made_of(cell), grid=Grid(grams_per_kwh=grams, name="given")))
@@ -449,13 +457,15 @@ def test_the_command_prints_sentences(
     status, out, err = command("scratch-noise", *SMOKE, "--grid", "FRA")
     assert status == 0
     assert (
-        "Retraining costs less, epochs: held (0.50 of training from scratch, 90 % interval" in out
+        "Retraining costs less, epochs: not tested (0.50 of training from scratch, 90 % interval"
+        in out
     )
     assert f"4 updates, 4 made now, in {tmp_path / 'resque-reproduction'}" in err
     status, out, err = command("scratch-noise", *SMOKE, "--grid", "FRA", "--json")
     found = json.loads(out)
     assert (0, 4, 0) == (status, found["updates"], found["made"])
-    assert "held" == found["results"][0]["claims"][0]["verdict"]
+    assert "not tested" == found["results"][0]["claims"][0]["verdict"]
+    assert found["results"][0]["claims"][0]["value"] == pytest.approx(0.5)
     assert found["results"][0]["claims"][0]["value"] == pytest.approx(0.5)
 
 

@@ -17,7 +17,7 @@ from resque.experiments.correlation import (
     bootstrap_interval,
     resampled_spearman_within,
 )
-from resque.experiments.situations import LEVEL, Verdict, verdict_of
+from resque.experiments.situations import LEAST_GROUPS, LEVEL, Verdict, verdict_of
 from resque.history.table import PREFLIGHT
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ def index_claims(
     for measure in measures:
         rows = known_rows(table, measure, index)
         found, modelled = correlation(rows, index, measure), is_modelled(rows, measure)
-        verdict: Verdict = "not tested" if modelled else verdict_of(found.lower)
+        few = found.groups < LEAST_GROUPS
+        verdict: Verdict = "not tested" if modelled or few else verdict_of(found.lower)
         told = f"{index} and {measure.axis(modelled=modelled)}: {_IN_WORDS[verdict]}"
         if math.isnan(found.value):
             why = _why_no_number(table, measure) if rows.empty else "too few updates differ in both"
@@ -198,7 +199,7 @@ def cost_claims(table: DataFrame) -> tuple[tuple[Claim, ...], str]:
         ratio = np.where(known["reached"], ratio, np.maximum(ratio, 1))
         found, modelled = _mean_ratio(ratio, _joined(known, _GROUP)), is_modelled(known, measure)
         verdict: Verdict = "not tested"
-        if not (modelled or math.isnan(found.upper)):
+        if not (modelled or math.isnan(found.upper) or found.groups < LEAST_GROUPS):
             verdict = "held" if found.upper < 1 else "partly" if found.value < 1 else "not"
         told = f"Retraining costs less, {measure.axis(modelled=modelled)}: {_IN_WORDS[verdict]}"
         if math.isnan(found.value):
@@ -278,6 +279,8 @@ def _counted(rows: DataFrame, measure: Measure) -> str:
 
 def _caution(found: Interval, modelled: bool) -> str:
     groups = f", in {found.groups} groups" if found.groups else ""
+    if found.groups < LEAST_GROUPS:
+        groups += f", where {LEAST_GROUPS} are needed"
     return groups + ("; energy was modelled, which is no evidence for it" if modelled else "")
 
 
