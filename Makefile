@@ -7,7 +7,7 @@ RUNS_QUIETLY := PIP_PROGRESS_BAR=off
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: demo test test-slow check bench docs clean
+.PHONY: demo test test-slow check bench corpus docs clean
 
 demo: .venv/.resque
 	$(BIN)/resque demo
@@ -28,6 +28,10 @@ check: .venv/.developing .venv/.resque
 
 bench: .venv/.developing .venv/.resque
 	$(BIN)/python benchmarks/run.py
+
+# Hours; what the package has already is not run again.
+corpus: .venv/.developing .venv/.resque
+	$(BIN)/python benchmarks/corpus.py
 
 docs: .venv/.developing .venv/.resque
 	$(BIN)/python docs/cli_reference.py

@@ -13,6 +13,7 @@ import pytest
 import resque
 from resque.experiments import runs
 from resque.experiments.cells import RECIPES, Cell, update_of
+from resque.experiments.data_card import data_card
 from resque.experiments.designs import (
     DATA,
     HELD_DATA,
@@ -282,3 +283,17 @@ def test_the_epochs_to_a_share_of_the_peak() -> None:
     assert epochs_to_share(update, 1.0) == 4
     assert epochs_to_share(replace(update, curve=())) is None
     assert table_of([update]).epochs_to_peak_share[0] == 3
+
+
+def test_the_card_counts_what_is_there() -> None:
+    cells = (SMALL, replace(SMALL, seed=1), replace(SMALL, shift="contrast", held_out="shift"))
+    card = data_card([replace(numbered(k), labels=c.labels()) for k, c in enumerate(cells)])
+    assert "\n3 measured updates come with the package" in card
+    assert "**653 have not been run yet**" in card  # none of these is of the design
+    assert "| vit narrow | 3 |" in card
+    assert "| gaussian_blur 2 | 2 |" in card
+    assert "| shift | 1 |" in card
+    assert "| fast | 0.001 | 20 epochs | 0.5 epochs |" in card
+    assert "| gentle |" not in card
+    design = [replace(numbered(k), labels=c.labels()) for k, c in enumerate(CELLS)]
+    assert "all of them are here" in data_card(design)

@@ -40,13 +40,14 @@ any reader of Parquet its columns. A user without a history starts from them.
 ## How it was made
 
 From a design of {cells} cells, drawn with the seed {seed} and committed before the first run (its
-digest is `{digest}`). They are run in a random order; {missing}. `resque reproduce corpus` makes it
-anew.
+digest is `{digest}`). They are run in a random order; {missing}. `resque reproduce corpus`
+makes it anew.
 
 Each update starts from a network that was trained on 2,000 examples of the old data (70 % of the
 training data; new data come from 50 %, 20 % being in both, as the paper publishes), and is
 validated on 300 test examples, shifted like the new data. It ends when the accuracy on them has
-stopped rising ({target}), or after the epochs of its recipe, and then it is censored: {ended}.
+stopped rising ({target}), or after the epochs of its recipe, and then
+it is censored: {ended}.
 
 | recipe | learning rate | at most | validation every |
 |---|---|---|---|
@@ -110,6 +111,7 @@ def data_card(updates: Sequence[Update]) -> str:
             f"| {name} | {recipe.learning_rate:g} | {recipe.max_epochs:g} epochs | "
             f"{recipe.validation_interval:g} epochs |"
             for name, recipe in RECIPES.items()
+            if name in {cell.recipe for cell in cells}
         ),
         machines="\n".join(f"- {n} updates: {name}" for name, n in machines.most_common()),
         median=np.median(seconds),
