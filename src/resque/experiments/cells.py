@@ -25,8 +25,9 @@ from resque.representation.sampling import stratified_sample
 
 HeldOut = Literal["", "network", "data", "shift"]
 
-# From scratch, five epochs may pass before anything is learned.
 TARGET = Plateau(patience=5, min_delta=0.002)
+# The first epochs may teach nothing that shows, batch normalisation's running means being late.
+TARGET_FROM_SCRATCH = Plateau(patience=10, min_delta=0.002)
 VALIDATION_EXAMPLES = 300
 PREFLIGHT_EXAMPLES = 600
 RECIPES: Mapping[str, Recipe] = {
@@ -190,7 +191,7 @@ def update_of(
         model,
         training,
         validation,
-        target=TARGET,
+        target=TARGET_FROM_SCRATCH if cell.start == "scratch" else TARGET,
         grid=grid,
         concurrency=concurrency,
         preflight=_short(known.to_dict()),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from resque.experiments.cells import RECIPES, TARGET, Cell
+from resque.experiments.cells import RECIPES, TARGET, TARGET_FROM_SCRATCH, Cell
 from resque.experiments.designs import (
     HELD_DATA,
     HELD_NETWORK,
@@ -46,8 +46,9 @@ makes it anew.
 Each update starts from a network that was trained on 2,000 examples of the old data (70 % of the
 training data; new data come from 50 %, 20 % being in both, as the paper publishes), and is
 validated on 300 test examples, shifted like the new data. It ends when the accuracy on them has
-stopped rising ({target}), or after the epochs of its recipe, and then
-it is censored: {ended}.
+stopped rising ({target}; from scratch
+{target_from_scratch}), or after the epochs of its recipe, and
+then it is censored: {ended}.
 
 | recipe | learning rate | at most | validation every |
 |---|---|---|---|
@@ -106,6 +107,7 @@ def data_card(updates: Sequence[Update]) -> str:
         digest=digest(design),
         missing=f"**{missing} have not been run yet**" if missing else "all of them are here",
         target=TARGET,
+        target_from_scratch=TARGET_FROM_SCRATCH,
         ended=", ".join(f"{n} ended by {how}" for how, n in ended.most_common()),
         recipes="\n".join(
             f"| {name} | {recipe.learning_rate:g} | {recipe.max_epochs:g} epochs | "
