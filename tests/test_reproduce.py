@@ -345,7 +345,7 @@ def test_a_reproduction_writes_every_figure_and_a_page(maker: list[str], tmp_pat
     found = run_smoke("all", tmp_path, grid=GRID)
     assert [cell.key for cell in cells_of("all", "smoke")] == maker
     assert (len(maker), len(maker)) == (found.updates, found.made)
-    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    page = (tmp_path / "reproduction.md").read_text(encoding="utf-8")
     for result in found.results:
         for file in result.files:
             assert (tmp_path / file).stat().st_size > 1000
@@ -391,7 +391,7 @@ def test_finished_updates_are_not_made_again(
     assert [cell.key for cell in cells_of("measures-noise", "smoke")] == maker
     monkeypatch.setattr(module, "task_data", lambda name: pytest.fail("no data are needed"))
     assert run_smoke("table-noise", tmp_path).made == 0
-    assert "## RESQUE_dist and each measure" in (tmp_path / "README.md").read_text("utf-8")
+    assert "## RESQUE_dist and each measure" in (tmp_path / "reproduction.md").read_text("utf-8")
 
 
 def test_updates_of_another_preset_are_ignored(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,13 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resque.experiments.networks import network
+from resque.errors import InputError, in_words, nearest
+from resque.experiments.networks import NETWORKS, network
 from resque.experiments.shifts import SHIFTS
 from resque.experiments.splits import published_split
-from resque.experiments.tasks import TaskData, classes_of, task_data
+from resque.experiments.tasks import TASKS, TaskData, classes_of, task_data
 from resque.experiments.text import sentence_network
 from resque.forecasting.preflight import preflight
-from resque.history.records import Accuracy, Grid, Plateau, Recipe, Start
+from resque.history.records import (
+    Accuracy,
+    Grid,
+    Plateau,
+    Recipe,
+    Start,
+    fields_of,
+    target_to_dict,
+)
 from resque.history.update import Update
 from resque.measure.energy import Meter
 from resque.measure.retrain import retrain
@@ -28,7 +39,10 @@ HeldOut = Literal["", "network", "data", "shift"]
 TARGET = Plateau(patience=5, min_delta=0.002)
 # The first epochs may teach nothing that shows, batch normalisation's running means being late.
 TARGET_FROM_SCRATCH = Plateau(patience=10, min_delta=0.002)
-VALIDATION_EXAMPLES = 300
+# Of the test data: to validate the update; to choose the best weights of the network before it; and
+# to test the update's own best weights, which are best on the first by choice.
+VALIDATION_EXAMPLES, BASE_VALIDATION_EXAMPLES, TEST_EXAMPLES = 300, 200, 500
+# Old examples that the network was not trained on, to compare the new ones with.
 PREFLIGHT_EXAMPLES = 600
 RECIPES: Mapping[str, Recipe] = {
     "gentle": Recipe(learning_rate=1e-4, max_epochs=30, validation_interval=0.5),
@@ -90,6 +104,25 @@ class Cell:
     seed: int = 0
     held_out: HeldOut = ""
 
+    def __post_init__(self) -> None:
+        known: dict[str, tuple[str, ...]] = {
+            "network": (*NETWORKS, "minilm"),
+            "old": TASKS,
+            "new": TASKS,
+            "shift": ("", *SHIFTS),
+            "recipe": tuple(RECIPES),
+        }
+        for name, allowed in known.items():
+            given = getattr(self, name)
+            if given not in allowed:
+                raise InputError(f"A cell has no {name} {given!r}.{nearest(given, allowed)}")
+        levels = range(1, len(SHIFTS[self.shift].levels) + 1) if self.shift else range(1)
+        if self.level not in levels:
+            raise InputError(
+                f"The level of {self.shift or 'no shift'!r} must be {levels[0]} to {levels[-1]}; "
+                f"got {self.level}."
+            )
+
     @property
     def key(self) -> str:
         """The cell in one line, by which its update is found again."""
@@ -119,7 +152,12 @@ class Cell:
     def labels(self) -> dict[str, str]:
         """Return the cell as labels of its update."""
         told = {name: str(value) for name, value in asdict(self).items()}
-        return told | {"cell": self.key, "kind": self.kind, "strength": f"{self.strength:g}"}
+        return told | {
+            "cell": self.key,
+            "kind": self.kind,
+            "strength": f"{self.strength:g}",
+            "settings": settings_of(self),
+        }
 
     @classmethod
     def of(cls, update: Update) -> Cell:
@@ -140,8 +178,9 @@ def update_of(
 ) -> Update:
     """Return the measured update of a cell, its pre-flight in it.
 
-    Old data are 70 % of the training data and new ones 50 %, as published (`published_split`);
-    validation is on the test data, shifted likewise.
+    Old data are 70 % of the training data and new ones 50 %, as published (`published_split`), less
+    those that the network was trained on already. Validation is on test data, shifted likewise;
+    the best weights are then tested once on others (label "test_accuracy").
 
     Args:
         cell: what to do.
@@ -158,16 +197,18 @@ def update_of(
     old, new = task_data(cell.old), task_data(cell.new)
     model = base(cell, folder, device=device)
     shift = cell.kind == "shift"
-    _, new_places = published_split(new.training[1], seed=_SPLIT_SEED)
-    chosen = _drawn(new.training[1], cell.examples, cell.seed, new_places)
-    held = _drawn(new.test[1], VALIDATION_EXAMPLES, _SPLIT_SEED)
-    training = _inputs(new, new.training, chosen, cell, seed=2 * cell.seed), new.training[1][chosen]
-    validation = _inputs(new, new.test, held, cell, seed=2 * cell.seed + 1), new.test[1][held]
-    before = None
+    of_base = _base_places(cell, old)
+    pool = published_split(new.training[1], seed=_SPLIT_SEED)[1]
+    # What the network was trained on is not new to it.
+    pool = np.setdiff1d(pool, of_base) if shift else pool
+    chosen = _drawn(new.training[1], cell.examples, cell.seed, pool)
+    held, _, tested = _test_places(new)
+    training = _inputs(new, new.training, chosen, cell, seed=3 * cell.seed), new.training[1][chosen]
+    validation = _inputs(new, new.test, held, cell, seed=3 * cell.seed + 1), new.test[1][held]
+    before, kept = None, None
     if shift:
-        # Not those that the network was trained on: its accuracy on them says nothing.
-        unseen = np.setdiff1d(_old_places(old), _base_places(old))
-        kept = _drawn(old.training[1], PREFLIGHT_EXAMPLES, _SPLIT_SEED, unseen)
+        # As many as on the other side: several rivals are biased by the number of examples.
+        kept = _drawn(old.training[1], len(chosen), _SPLIT_SEED, _kept_places(old))
         before = _inputs(old, old.training, kept), old.training[1][kept]
     recipe = replace(RECIPES[cell.recipe], start=cell.start, seed=cell.seed)
     options: dict[str, Any] = {
@@ -183,21 +224,26 @@ def update_of(
         model,
         training,
         before=before,
+        ids=chosen,
+        before_ids=kept,
         validation=validation,
         most_examples=PREFLIGHT_EXAMPLES,
         **options,
     )
-    return retrain(
+    result = retrain(
         model,
         training,
         validation,
-        target=TARGET_FROM_SCRATCH if cell.start == "scratch" else TARGET,
+        target=_target(cell),
         grid=grid,
         concurrency=concurrency,
         preflight=_short(known.to_dict()),
         labels=cell.labels(),
         **options,
-    ).update
+    )
+    test = _inputs(new, new.test, tested, cell, seed=3 * cell.seed + 2), new.test[1][tested]
+    accuracy = _accuracy(result.model, *test)
+    return replace(result.update, labels=cell.labels() | {"test_accuracy": f"{accuracy:.6g}"})
 
 
 def _short(known: dict[str, Any]) -> dict[str, Any]:
@@ -218,26 +264,31 @@ def base(cell: Cell, folder: Path, *, device: str = "cpu") -> nn.Module:
         folder: its weights are looked for there, and left there.
         device: to train on.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     old = task_data(cell.old)
-    classes = len(old.class_names)
-    model = _untrained(cell, classes, seed=_SPLIT_SEED).to(device)
-    path = folder / f"{cell.base_name.replace(' ', '_')}.safetensors"
+    model = _untrained(cell, len(old.class_names), seed=_SPLIT_SEED).to(device)
+    path = (
+        folder / f"{cell.base_name.replace(' ', '_')}_{_digest(_base_settings(cell))}.safetensors"
+    )
     if path.exists():
-        model.load_state_dict(load_file(path, device=device))
+        try:
+            model.load_state_dict(load_file(path, device=device))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise InputError(
+                f"{str(path)!r} cannot be read ({in_words(error)}). Delete it; it is made anew."
+            ) from error
         return model.eval()
     labels = old.training[1]
-    is_full = cell.size == "full" and not old.is_text
-    examples = len(labels) if is_full else _BASE_EXAMPLES
-    chosen = _drawn(labels, examples, _SPLIT_SEED, _old_places(old))
-    held = _drawn(old.test[1], VALIDATION_EXAMPLES, _SPLIT_SEED)
+    chosen = _base_places(cell, old)
+    _, held, _ = _test_places(old)
     result = retrain(
         model,
         (_inputs(old, old.training, chosen), labels[chosen]),
         (_inputs(old, old.test, held), old.test[1][held]),
         target=Accuracy(1.0),
-        recipe=_BASE_OF_FULL_SIZE if is_full else _BASES.get(cell.network, _BASE),
+        recipe=_base_recipe(cell),
         class_names=old.class_names,
         meter="none",
         progress=False,
@@ -246,18 +297,83 @@ def base(cell: Cell, folder: Path, *, device: str = "cpu") -> nn.Module:
     return result.model
 
 
+def settings_of(cell: Cell) -> str:
+    """Return 8 hex digits that stand for all that decides an update beside its cell."""
+    return _digest(
+        {
+            "base": _base_settings(cell),
+            "recipe": fields_of(RECIPES[cell.recipe]),
+            "target": target_to_dict(_target(cell)),
+            "examples": [VALIDATION_EXAMPLES, TEST_EXAMPLES, PREFLIGHT_EXAMPLES],
+            "strength": cell.strength,
+        }
+    )
+
+
+def _target(cell: Cell) -> Plateau:
+    return TARGET_FROM_SCRATCH if cell.start == "scratch" else TARGET
+
+
+def _base_settings(cell: Cell) -> dict[str, Any]:
+    return {
+        "recipe": fields_of(_base_recipe(cell)),
+        "examples": [_BASE_EXAMPLES, BASE_VALIDATION_EXAMPLES, PREFLIGHT_EXAMPLES],
+        "whole": _knows_all(cell),
+    }
+
+
+def _base_recipe(cell: Cell) -> Recipe:
+    return _BASE_OF_FULL_SIZE if _knows_all(cell) else _BASES.get(cell.network, _BASE)
+
+
+def _knows_all(cell: Cell) -> bool:
+    return cell.size == "full" and cell.network != "minilm"
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, inputs: Tensor, labels: np.ndarray) -> float:
+    device = next(model.parameters()).device
+    parts = torch.split(inputs, 256)
+    scores = torch.cat([model(part.to(device)).cpu() for part in parts])
+    return float((scores.argmax(1).numpy() == labels).mean())
+
+
 def _untrained(cell: Cell, classes: int, *, seed: int) -> nn.Module:
     if cell.network == "minilm":
         return sentence_network(classes, seed=seed)
     return network(cell.network, classes, size=cell.size, seed=seed)
 
 
-def _old_places(data: TaskData) -> np.ndarray:
-    return published_split(data.training[1], seed=_SPLIT_SEED)[0]
+def _kept_places(data: TaskData) -> np.ndarray:
+    """Return the places of old examples that no network is trained on before an update."""
+    old = published_split(data.training[1], seed=_SPLIT_SEED)[0]
+    return _drawn(data.training[1], min(PREFLIGHT_EXAMPLES, len(old) // 4), _SPLIT_SEED, old)
 
 
-def _base_places(data: TaskData) -> np.ndarray:
-    return _drawn(data.training[1], _BASE_EXAMPLES, _SPLIT_SEED, _old_places(data))
+def _base_places(cell: Cell, data: TaskData) -> np.ndarray:
+    """Return the places of the old examples that a cell's network is trained on before."""
+    old = published_split(data.training[1], seed=_SPLIT_SEED)[0]
+    left = np.setdiff1d(old, _kept_places(data))
+    examples = len(left) if _knows_all(cell) else _BASE_EXAMPLES
+    return _drawn(data.training[1], examples, _SPLIT_SEED, left)
+
+
+def _test_places(data: TaskData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return three parts of the test data that share no example; see `VALIDATION_EXAMPLES`."""
+    labels = data.test[1]
+    parts = []
+    left = np.arange(len(labels))
+    for examples, share in (
+        (VALIDATION_EXAMPLES, 2), (BASE_VALIDATION_EXAMPLES, 4), (TEST_EXAMPLES, 1),
+    ):  # fmt: skip
+        parts.append(_drawn(labels, min(examples, len(labels) // share), _SPLIT_SEED, left))
+        left = np.setdiff1d(left, parts[-1])
+    return parts[0], parts[1], parts[2]
 
 
 def _drawn(labels: np.ndarray, n: int, seed: int, places: np.ndarray | None = None) -> np.ndarray:

@@ -9,7 +9,7 @@ from itertools import cycle, islice, product
 
 import numpy as np
 
-from resque.experiments.cells import Cell
+from resque.experiments.cells import Cell, settings_of
 
 SEED = 20261121
 # Set aside before the first run, to be looked at once the forecast's choices are made: every cell
@@ -80,8 +80,8 @@ def corpus_design() -> tuple[Cell, ...]:
 
 
 def digest(cells: Sequence[Cell]) -> str:
-    """Return 16 hex digits that stand for these cells in this order."""
-    lines = "\n".join(f"{cell.key}|{cell.held_out}" for cell in cells)
+    """Return 16 hex digits that stand for these cells in this order, and for how they are run."""
+    lines = "\n".join(f"{cell.key}|{cell.held_out}|{settings_of(cell)}" for cell in cells)
     return hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resque.errors import InputError, missing_extra, nearest
-from resque.experiments.cells import Cell
+from resque.experiments.cells import Cell, settings_of
 from resque.experiments.correlation import Interval
 from resque.experiments.designs import corpus_design
 from resque.experiments.networks import Size
@@ -42,7 +42,7 @@ from resque.history.table import table_of
 from resque.history.update import Update
 from resque.measure.energy import Meter
 
-HISTORY, BASES, PAGE = "history.db", "bases", "README.md"
+HISTORY, BASES, PAGE = "history.db", "bases", "reproduction.md"
 PRESET = "cpu"
 
 
@@ -327,7 +327,7 @@ def reproduce(
 
     In the folder: `history.db`, every update (a `History`); `bases`, the networks that are
     updated; for each figure or table NAME.svg, NAME.png and NAME.csv, the data behind it with
-    one row per update; `README.md`, all that the history has the updates for. Updates are made
+    one row per update; `reproduction.md`, all that the history has the updates for. Updates are made
     one at a time, since a meter reads the whole machine; what the history has is not made again.
 
     A claim that the index and a measure go together is *held* when the lower bound of the 90 %
@@ -431,7 +431,7 @@ def _made(
     progress: bool,
 ) -> int:
     there = done(history)
-    missing = [cell for cell in cells if cell.key not in there]
+    missing = [cell for cell in cells if (cell.key, settings_of(cell)) not in there]
     # Hours later would be late to hear that a file is not there.
     for task in dict.fromkeys(task for cell in missing for task in (cell.old, cell.new)):
         task_data(task)
@@ -453,7 +453,8 @@ def _recorded(history: History, grid: Grid | None) -> dict[str, Update]:
     """Return the updates of a history by their cell, costed for one grid."""
     found: dict[str, Update] = {}
     for update in history:
-        if "cell" in update.labels:
+        # One that was made with other settings is another one.
+        if "cell" in update.labels and update.labels["settings"] == settings_of(Cell.of(update)):
             costed = update if grid is None else replace(update, grid=grid)
             found.setdefault(update.labels["cell"], costed)
     grids = {str(update.grid) for update in found.values() if update.grid is not None}

@@ -11,8 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from resque.errors import InputError
-from resque.experiments.cells import Cell, update_of
+from resque.errors import InputError, MissingExtraError, ResqueError
+from resque.experiments.cells import Cell, settings_of, update_of
 from resque.history.records import Grid
 from resque.history.store import History
 from resque.history.update import Update
@@ -60,7 +60,8 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     history.check_writable()
     there = done(history)
-    missing = [cell for cell in cells if cell.key not in there]
+    missing = [cell for cell in cells if (cell.key, settings_of(cell)) not in there]
+    failed: dict[str, str] = {}
     with _progress_bar(len(cells), len(cells) - len(missing), progress) as show:
         made = (
             _in_turn(missing, folder, meter, grid, device)
@@ -68,41 +69,67 @@ def run(
             else _at_once(missing, folder, grid, device, workers)
         )
         for cell, update in made:
-            history.add(update)
+            if isinstance(update, ResqueError):
+                failed[cell.key] = str(update)
+            else:
+                history.add(update)
             show(cell.key)
+    if failed:
+        told = "; ".join(f"{key}: {reason}" for key, reason in failed.items())
+        raise InputError(
+            f"{len(failed)} of {len(missing)} updates could not be made, the others are in the "
+            f"history. {told}"
+        )
     return len(missing)
 
 
-def done(history: History) -> set[str]:
-    """Return the keys of the cells whose updates a history has."""
-    return {s.labels["cell"] for s in history.summaries() if "cell" in s.labels}
+def done(history: History) -> set[tuple[str, str]]:
+    """Return the key of each cell whose update a history has, and the settings it was made with.
+
+    An update made with other settings is another one, and is made again.
+    """
+    return {
+        (s.labels["cell"], s.labels.get("settings", ""))
+        for s in history.summaries()
+        if "cell" in s.labels
+    }
+
+
+def _made(cell: Cell, folder: Path, **options: Any) -> Update | ResqueError:
+    """Return the update of a cell, or what was in its way: one that fails stops no other."""
+    try:
+        return update_of(cell, folder, **options)
+    except MissingExtraError:
+        raise
+    except ResqueError as error:
+        return error
 
 
 def _in_turn(
     cells: Sequence[Cell], folder: Path, meter: Meter | str, grid: Grid | None, device: str
-) -> Iterator[tuple[Cell, Update]]:
+) -> Iterator[tuple[Cell, Update | ResqueError]]:
     opened = open_meter(meter) if isinstance(meter, str) else nullcontext(meter)
     with opened as one:
         for cell in cells:
-            yield cell, update_of(cell, folder, meter=one, grid=grid, device=device)
+            yield cell, _made(cell, folder, meter=one, grid=grid, device=device)
 
 
 def _at_once(
     cells: Sequence[Cell], folder: Path, grid: Grid | None, device: str, workers: int
-) -> Iterator[tuple[Cell, Update]]:
+) -> Iterator[tuple[Cell, Update | ResqueError]]:
     threads = max(1, (os.cpu_count() or 1) // workers)
     # Not forked: torch's threads do not survive that.
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
     )
     waiting = iter(cells)
-    running: dict[Future[Update], Cell] = {}
+    running: dict[Future[Update | ResqueError], Cell] = {}
 
     def start() -> None:
         cell = next(waiting, None)
         if cell is not None:
             running[
-                pool.submit(update_of, cell, folder, grid=grid, concurrency=workers, device=device)
+                pool.submit(_made, cell, folder, grid=grid, concurrency=workers, device=device)
             ] = cell
 
     try:

@@ -7,28 +7,36 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset
 
 from resque.errors import InputError, NotComparableError
 from resque.files import checked_output, existing, written_whole
 from resque.history.records import DataSizes, Hardware, Recipe, fields_of
 from resque.index.profile import ClassProfile
 from resque.index.shift import ShiftIndex, shift_index
-from resque.index.task import task_index
-from resque.measure.batches import TrainingData, labels_of
+from resque.index.sums import OutputStatistics
+from resque.index.task import TaskIndex, task_index
+from resque.measure.batches import TrainingData, labels_of, places_of
+from resque.measure.machine import hardware_of
 from resque.measure.probe import FEWEST_STEPS, Probe, probe
+from resque.measure.retrain import started
 from resque.representation.sampling import stratified_sample
 from resque.representation.signature import Signature
+from resque.representation.stream import device_of, same_random_state
+from resque.rivals.controls import flops, parameters
+from resque.rivals.observations import Observations, observe
+from resque.rivals.table import OF_EXAMPLES, OF_OUTPUTS, shift_rivals, task_rivals
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from resque.measure.energy import Meter
-    from resque.rivals.observations import Observations
 
 FORMAT = "resque.Preflight/1"
 MOST_EXAMPLES = 2000
@@ -193,6 +201,8 @@ def preflight(
     layer: str | None = None,
     pooling: str = "auto",
     class_names: Sequence[str] | None = None,
+    ids: Sequence[Any] | np.ndarray | None = None,
+    before_ids: Sequence[Any] | np.ndarray | None = None,
     batch_size: int = 64,
     model_name: str | None = None,
     preprocessing: str | None = None,
@@ -220,6 +230,9 @@ def preflight(
         layer: see `resque.profile`.
         pooling: likewise.
         class_names: likewise.
+        ids: one per example of the new data; the same id marks the same example (or scene, or
+            patient) on both sides, see `resque.profile`. By default its place.
+        before_ids: likewise of the old data.
         batch_size: examples per batch of the passes.
         model_name: see `resque.profile`.
         preprocessing: likewise.
@@ -238,30 +251,26 @@ def preflight(
         >>> found.values["RESQUE_dist"] > 0, found.missing["ridge_flattened"][:22]
         (True, 'the model gives no map')
     """
-    from resque.measure.machine import hardware_of
-    from resque.representation.stream import device_of, unwrapped
-    from resque.rivals.controls import flops, parameters
-    from resque.rivals.observations import observe
-    from resque.rivals.table import shift_rivals, task_rivals
-
     if most_examples < 1:
         raise InputError(f"most_examples must be 1 or more; got {most_examples}.")
     if probe_steps != 0 and probe_steps < FEWEST_STEPS:
         raise InputError(f"probe_steps must be 0, or {FEWEST_STEPS} or more; got {probe_steps}.")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"The model must be a torch.nn.Module; got {type(model).__name__}.")
     recipe = recipe or Recipe()
     known = _Known()
     notes: list[str] = []
-    sizes = TrainingData.of(
+    data = TrainingData.of(
         training,
         training if validation is None else validation,
         recipe,
         class_names=class_names,
         workers=workers,
-    ).sizes
+    )
     samples: dict[str, tuple[int, int]] = {}
 
-    def seen(side: str, data: Any, names: Sequence[str] | None) -> Observations:
-        sample = Sample.of(data, most_examples, seed=seed)
+    def seen(side: str, given: Any, names: Sequence[str] | None, own_ids: Any) -> Observations:
+        sample = Sample.of(given, most_examples, seed=seed)
         samples[side] = sample.examples, sample.of_all
         notes.extend(sample.notes)
         with known.timed(f"pass over the {side} data"):
@@ -273,102 +282,138 @@ def preflight(
                 layer=layer,
                 pooling=pooling,
                 class_names=names,
-                ids=sample.places,
+                ids=sample.ids(own_ids),
                 batch_size=batch_size,
                 model_name=model_name,
                 preprocessing=preprocessing,
                 progress=progress,
             )
 
-    after = seen("training", training, class_names)
+    names = class_names
+    if names is None and recipe.start == "weights" and labels_of(training) is None:
+        # A label that is a bare number means the output of that number, as in cross-entropy.
+        names = _names_of_outputs(model, data)
+    after = seen("training", training, names, ids)
     if after.labels is None:
         raise InputError("The training data have no labels; an update needs them.")
     shift = None
     if before is None:
-        known.none((*SHIFT_INDEX,), "there are no old data to compare with")
+        reason = "there are no old data to compare with"
+        known.none((*SHIFT_INDEX, *OF_OUTPUTS, "global_angle", *OF_EXAMPLES), reason)
     else:
-        old = before if isinstance(before, ClassProfile) else seen("old", before, class_names)
-        shift = _shift(old if isinstance(old, ClassProfile) else old.profile, after, known)
-        for name, measured in shift_rivals(old, after).items():
-            known.add(name, measured.value, measured.seconds, measured.why_none)
-    with known.timed("RESQUE_task"):
-        task = task_index(
-            None,
-            (after.representations, after.labels),
-            class_names=after.profile.class_names,
-            progress=False,
-        )
-    known.values["RESQUE_task"] = task.value
-    for name, measured in task_rivals(after).items():
-        known.add(name, measured.value, measured.seconds, measured.why_none)
-    told = after.profile.outputs if recipe.start == "weights" else None
-    reason = (
-        "the model has no output for these classes"
-        if recipe.start == "weights"
-        else f"an update with start={recipe.start!r} begins with a classifier that knows nothing"
-    )
-    accuracy = told.accuracy if told else None
-    known.add("error_before", None if accuracy is None else 1 - accuracy, why_none=reason)
-    known.add("loss_before", told.mean_loss if told else None, why_none=reason)
-    with known.timed("controls"):
-        inner = unwrapped(model)
-        assert inner is not None  # noqa: S101  # narrows the type: a module was given
+        whole = isinstance(before, ClassProfile)
+        old = before if whole else seen("old", before, names, before_ids)
+        shift = _shift(old, after, known)
+    task = _task(after, known)
+    _zero_shot(after.profile.outputs, recipe.start, known)
+    classes = len(np.unique(after.labels))
+    with known.timed("controls"), same_random_state(device_of(model)), data.undisturbed():
+        data.sizes = replace(data.sizes, classes=data.sizes.classes or classes)
+        # That which will be trained: with a fresh classifier where the recipe asks for one.
+        student, _ = started(model, recipe, data, untrained)
         known.values |= {
-            "classes": float(sizes.classes or len(after.profile.class_names)),
-            "training_examples": float(sizes.training_examples),
-            "examples_per_class": sizes.training_examples
-            / max(sizes.classes or len(after.profile.class_names), 1),
-            "steps_per_epoch": float(sizes.steps_per_epoch),
-            "parameters": float(parameters(inner)),
-            "flops": float(flops(inner, _first_inputs(training, recipe))),
+            # Those with examples: labels 3 and 7 are two, whatever the model's outputs are.
+            "classes": float(classes),
+            "training_examples": float(data.sizes.training_examples),
+            "examples_per_class": data.sizes.training_examples / classes,
+            "steps_per_epoch": float(data.sizes.steps_per_epoch),
+            "parameters": float(parameters(student)),
+            "flops": float(flops(student, data.first_inputs(1))),
         }
     tried = None
     if probe_steps:
         with known.timed("probe"):
             tried = probe(
                 model, training, validation, recipe=recipe, steps=probe_steps, meter=meter,
-                untrained=untrained, class_names=class_names, workers=workers,
+                untrained=untrained, class_names=names, workers=workers,
             )  # fmt: skip
-        known.values |= {
-            "probe_loss_first": tried.losses[0],
-            "probe_loss_slope": tried.loss_slope,
-            "probe_gradient_norm_first": tried.gradient_norm_first,
-            "probe_gradient_norm": tried.gradient_norm,
-            "probe_parameter_change": tried.parameter_change,
-        }
+        known.add("probe_loss_first", tried.losses[0])
+        known.add("probe_loss_slope", tried.loss_slope)
+        known.add("probe_gradient_norm_first", tried.gradient_norm_first)
+        known.add("probe_gradient_norm", tried.gradient_norm)
+        known.add("probe_parameter_change", tried.parameter_change)
     else:
         known.none(PROBED, "no probe was asked for")
+    told = [result.warnings for result in (shift, task) if result is not None]
     return Preflight(
         values=known.values,
         missing=known.missing,
         seconds=known.seconds,
         shift=None if shift is None else shift.to_dict(),
-        task=task.to_dict(),
+        task=None if task is None else task.to_dict(),
         probe=tried,
         recipe=recipe,
-        data=sizes,
+        data=data.sizes,
         sample=samples,
         hardware=hardware_of(device_of(model)),
         signature=after.profile.signature,  # type: ignore[arg-type]  # of a profile with examples
-        notes=tuple(dict.fromkeys([*notes, *after.profile.notes])),
+        notes=tuple(dict.fromkeys([*notes, *after.profile.notes, *chain(*told)])),
     )
 
 
-def _shift(old: ClassProfile, after: Observations, known: _Known) -> ShiftIndex | None:
-    assert old.signature is not None  # noqa: S101  # checked below by the index
-    assert after.profile.signature is not None  # noqa: S101
+def _names_of_outputs(model: nn.Module, data: TrainingData) -> tuple[str, ...] | None:
+    with same_random_state(device_of(model)), data.undisturbed():
+        inputs = data.first_inputs(1)
+    scores = observe(model, [(inputs, torch.zeros(1, dtype=torch.int64))], progress=False)
+    if scores.probabilities is None:
+        return None
+    return tuple(map(str, range(scores.probabilities.shape[1])))
+
+
+def _shift(
+    old: ClassProfile | Observations, after: Observations, known: _Known
+) -> ShiftIndex | None:
+    found = None
     try:
         with known.timed("RESQUE_dist"):
-            found = shift_index(old, after.profile)
+            found = shift_index(
+                old if isinstance(old, ClassProfile) else old.profile, after.profile
+            )
     except NotComparableError:
         raise
     except InputError as error:
         known.none(SHIFT_INDEX, str(error))
-        return None
-    known.values["RESQUE_dist"] = found.value
-    known.values["RESQUE_dist_floor"] = found.floor
-    known.add("RESQUE_dist_debiased", found.debiased, why_none="no class is resolved")
+    else:
+        known.values["RESQUE_dist"] = found.value
+        known.values["RESQUE_dist_floor"] = found.floor
+        known.add("RESQUE_dist_debiased", found.debiased, why_none="no class is resolved")
+    for name, measured in shift_rivals(old, after).items():
+        known.add(name, measured.value, measured.seconds, measured.why_none)
     return found
+
+
+def _task(after: Observations, known: _Known) -> TaskIndex | None:
+    found = None
+    try:
+        with known.timed("RESQUE_task"):
+            found = task_index(
+                None,
+                (after.representations, after.labels),
+                class_names=after.profile.class_names,
+                progress=False,
+            )
+    except InputError as error:
+        known.none(TASK_INDEX, str(error))
+    else:
+        known.values["RESQUE_task"] = found.value
+        of_pass = after.profile.signature
+        assert of_pass is not None  # noqa: S101  # narrows the type: the pass saw examples
+        found = replace(found, signature=replace(of_pass, index="RESQUE_task", groups=None))
+    for name, measured in task_rivals(after).items():
+        known.add(name, measured.value, measured.seconds, measured.why_none)
+    return found
+
+
+def _zero_shot(told: OutputStatistics | None, start: str, known: _Known) -> None:
+    if start != "weights":
+        known.none(
+            ZERO_SHOT, f"an update with start={start!r} begins with a classifier that knows nothing"
+        )
+    elif told is None or told.accuracy is None:
+        known.none(ZERO_SHOT, "the model has no output for these classes")
+    else:
+        known.add("error_before", 1 - told.accuracy)
+        known.add("loss_before", told.mean_loss)
 
 
 class _Known:
@@ -405,11 +450,6 @@ class _Known:
         self.seconds[name] = time.perf_counter() - start
 
 
-def _first_inputs(training: Any, recipe: Recipe) -> Any:
-    # In the order of validation, which draws nothing from the user's generators.
-    return TrainingData.of(training, training, recipe).first_inputs(1)
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Some examples of a data set, each class with its share.
@@ -428,17 +468,38 @@ class Sample:
     of_all: int
     notes: tuple[str, ...] = ()
 
+    def ids(self, given: Sequence[Any] | np.ndarray | None) -> Any:
+        """Return the ids of the drawn examples, from those of all that were given, or places."""
+        if given is None:
+            return self.places
+        if len(given) != self.of_all:
+            raise InputError(
+                f"There are {len(given)} ids and {self.of_all} examples; expected one id per "
+                "example, in the order of the data."
+            )
+        return given if self.places is None else np.asarray(given)[self.places]
+
     @classmethod
     def of(cls, data: Any, most: int, *, seed: int) -> Sample:
         """Return at most so many examples of arrays, a Dataset or a DataLoader.
 
         Where labels are not known without loading the examples, all have the same chance.
         """
-        from torch.utils.data import DataLoader, Subset
-
+        if isinstance(data, tuple | list) and len(data) != 2:
+            raise InputError(
+                f"Data must be a pair (inputs, labels), a Dataset or a DataLoader; got a "
+                f"{type(data).__name__} of {len(data)}."
+            )
         whole: Any = data.dataset if isinstance(data, DataLoader) else data
+        if isinstance(data, DataLoader) and (drawn := places_of(data)) is not None:
+            # What its sampler leaves out is no part of the data.
+            whole = Subset(whole, drawn.tolist())
+        if not isinstance(whole, tuple | list) and not hasattr(whole, "__len__"):
+            raise InputError(
+                "A pre-flight needs data that know how many examples they have: a pair (inputs, "
+                f"labels), a Dataset or a DataLoader of one; got a {type(data).__name__}."
+            )
         n = len(data[0]) if isinstance(data, tuple | list) else len(whole)
-        # The whole data set of a loader, not what its sampler may leave out or repeat.
         if n <= most and not isinstance(data, DataLoader):
             return cls(data, None, n, n)
         labels = labels_of(whole)
@@ -452,9 +513,18 @@ class Sample:
                 )
                 notes = (note,)
         else:
+            classes = len(torch.unique(labels))
+            if most < classes:
+                raise InputError(
+                    f"most_examples must be {classes} or more, one for each class; got {most}."
+                )
             places = stratified_sample(labels.numpy(), min(most, n), seed=seed)
         if isinstance(data, tuple | list):
-            return cls(tuple(part[places] for part in data), places, len(places), n, notes)
+            parts = tuple(
+                part[places] if hasattr(part, "shape") else [part[place] for place in places]
+                for part in data
+            )
+            return cls(parts, places, len(places), n, notes)
         part: Any = Subset(whole, places.tolist())
         if isinstance(data, DataLoader):
             part = DataLoader(

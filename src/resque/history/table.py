@@ -55,8 +55,9 @@ def epochs_to_share(update: Update, share: float = SHARE_OF_PEAK) -> float | Non
     """
     if not update.curve or update.peak_accuracy is None:
         return None
-    enough = share * update.peak_accuracy
-    return next(point.epoch for point in update.curve if point.accuracy >= enough)
+    # The peak and the curve may have been rounded to other digits.
+    enough = share * update.peak_accuracy - 1e-6
+    return next((point.epoch for point in update.curve if point.accuracy >= enough), None)
 
 
 def _row(update: Update) -> dict[str, Any]:

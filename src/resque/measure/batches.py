@@ -307,7 +307,7 @@ def labels_of(data: Any) -> Tensor | None:
     A loader whose sampler does not say what it draws counts with its whole data set.
     """
     if isinstance(data, DataLoader):
-        drawn, labels = _drawn(data), _labels_in(data.dataset)
+        drawn, labels = places_of(data), _labels_in(data.dataset)
         return labels if labels is None or drawn is None else labels[torch.as_tensor(drawn)]
     if isinstance(data, tuple | list):
         return checked_labels(data[1], len(data[0]))
@@ -373,7 +373,7 @@ def _batches(data: Any, batch_size: int, side: str, workers: int) -> Tensors | D
 def _examples(batches: Tensors | DataLoader[Any]) -> int:
     if isinstance(batches, Tensors):
         return batches.examples
-    drawn = _drawn(batches)
+    drawn = places_of(batches)
     known = type(batches.batch_sampler) is BatchSampler  # it then draws from the sampler
     n = len(drawn) if drawn is not None else len(batches.sampler if known else batches.dataset)  # type: ignore[arg-type]
     if batches.drop_last and batches.batch_size:
@@ -436,7 +436,7 @@ def _places(data: Any) -> tuple[Any, np.ndarray] | None:
     In what is an array of inputs, where they come as one, and a data set elsewhere.
     """
     if isinstance(data, DataLoader):
-        drawn = _drawn(data)
+        drawn = places_of(data)
         if drawn is None:
             return None
         whole, places = _bottom(data.dataset)
@@ -455,8 +455,12 @@ def _bottom(dataset: Any) -> tuple[Any, np.ndarray]:
     return dataset, np.arange(len(dataset))
 
 
-def _drawn(loader: DataLoader[Any]) -> np.ndarray | None:
-    """Return the places in its data set that a loader draws from; None if it does not say."""
+def places_of(loader: DataLoader[Any]) -> np.ndarray | None:
+    """Return the places in its data set that a loader draws from; None if it does not say.
+
+    Args:
+        loader: whose sampler is asked.
+    """
     if type(loader.batch_sampler) is not BatchSampler:
         return None
     if isinstance(loader.sampler, SubsetRandomSampler):
