@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from resque.experiments.cells import Cell
+from resque.experiments.cells import Cell, settings_of
 from resque.experiments.data_card import data_card
 from resque.experiments.designs import corpus_design
 from resque.experiments.evidence_page import evidence_page
@@ -37,18 +37,23 @@ def main() -> None:
     with History(f"sqlite:///{RUNS / HISTORY}") as history:
         if CORPUS.exists() and not given.anew:
             there = done(history)
-            for update in corpus_updates(CORPUS):
-                if update.labels["cell"] not in there:
+            for update in corpus_updates(CORPUS, held_out=True):
+                if (update.labels["cell"], update.labels["settings"]) not in there:
                     history.add(update)
         if not given.write:
             make_corpus(RUNS, workers=given.workers)
-        place = {cell.key: at for at, cell in enumerate(corpus_design())}
+        design = enumerate(corpus_design())
+        place = {(cell.key, settings_of(cell)): at for at, cell in design}
         # One each, in the order of the design, whatever was run when.
-        found = {place[Cell.of(u).key]: u for u in history if Cell.of(u).key in place}
+        found = {
+            place[key]: u
+            for u in history
+            if (key := (Cell.of(u).key, u.labels["settings"])) in place
+        }
     write_corpus([rounded(found[at]) for at in sorted(found)], CORPUS)
-    updates = corpus_updates(CORPUS)
+    updates = corpus_updates(CORPUS, held_out=True)
     (ROOT / "docs" / "corpus.md").write_text(data_card(updates), encoding="utf-8")
-    evidence_page(corpus_table(CORPUS), ROOT / "docs")
+    evidence_page(corpus_table(CORPUS, held_out=True), ROOT / "docs")
     print(f"{len(updates)} updates in {CORPUS}, {CORPUS.stat().st_size / 1e6:.2f} MB")
 
 

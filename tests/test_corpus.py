@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import resque
+from resque.experiments import cells as cells_module
 from resque.experiments import runs
-from resque.experiments.cells import RECIPES, Cell, update_of
+from resque.experiments.cells import RECIPES, Cell, settings_of, update_of
 from resque.experiments.data_card import data_card
 from resque.experiments.designs import (
     DATA,
@@ -138,7 +139,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(runs, "update_of", first)
         with pytest.raises(KeyboardInterrupt):
             run(CELLS[:5], history, tmp_path / "bases")
-        assert done(history) == {cell.key for cell in CELLS[:3]}
+        assert done(history) == {(cell.key, settings_of(cell)) for cell in CELLS[:3]}
         second = Maker()
         monkeypatch.setattr(runs, "update_of", second)
         assert run(CELLS[:5], history, tmp_path / "bases") == 2
@@ -190,7 +191,72 @@ def test_an_update_of_a_shift_is_the_same_twice_and_has_its_preflight(tmp_path: 
     assert one.labels["cell"] == SMALL.key
     assert one.labels["strength"] == f"{KINDS['gaussian_blur'].levels[1]:g}"
     assert (one.data.training_examples, one.data.validation_examples) == (60, 40)
-    assert [path.name for path in tmp_path.iterdir()] == ["vit_narrow_mnist.safetensors"]
+    (weights,) = tmp_path.iterdir()
+    assert weights.name.startswith("vit_narrow_mnist_")
+    assert 0 <= float(one.labels["test_accuracy"]) <= 1
+    weights.write_bytes(b"torn")
+    with pytest.raises(resque.InputError, match=r"mnist_\w+.safetensors' cannot be read .* Delete"):
+        update_of(SMALL, tmp_path)
+
+
+@pytest.mark.usefixtures("real_data")
+@pytest.mark.parametrize("size", ["narrow", "full"])
+@pytest.mark.parametrize("name", ["mnist", "cifar100_coarse_mini", "gtsrb", "digits_signs"])
+def test_no_example_serves_twice(name: str, size: Any) -> None:
+    """What a network is trained on is neither old nor new data of the pre-flight."""
+    data = task_data(name)
+    cell = Cell(network="vgg16", size=size, old=name, new=name)
+    kept, of_base = cells_module._kept_places(data), cells_module._base_places(cell, data)
+    assert not set(kept) & set(of_base)
+    assert len(kept) >= 200
+    parts = [set(part) for part in cells_module._test_places(data)]
+    assert min(map(len, parts)) >= 100
+    assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+def test_an_update_with_other_settings_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with resque.History(f"sqlite:///{tmp_path}/runs.db") as history:
+        monkeypatch.setattr(runs, "update_of", Maker())
+        assert run([SMALL], history, tmp_path / "bases") == 1
+        assert run([SMALL], history, tmp_path / "bases") == 0
+        slower = {name: replace(recipe, learning_rate=1e-5) for name, recipe in RECIPES.items()}
+        monkeypatch.setattr(cells_module, "RECIPES", slower)
+        assert run([SMALL], history, tmp_path / "bases") == 1
+
+
+def test_one_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are made, and the failed one is named at the end, and tried again."""
+    made = Maker()
+
+    def fails_at_the_second(cell: Cell, folder: Path, **options: Any) -> resque.Update:
+        if cell == CELLS[1]:
+            raise resque.InputError("The loss became nan.")
+        return made(cell, folder, **options)
+
+    monkeypatch.setattr(runs, "update_of", fails_at_the_second)
+    with resque.History(f"sqlite:///{tmp_path}/runs.db") as history:
+        with pytest.raises(resque.InputError, match=r"1 of 3 updates .* The loss became nan"):
+            run(CELLS[:3], history, tmp_path / "bases")
+        assert made.made == [CELLS[0].key, CELLS[2].key]
+        monkeypatch.setattr(runs, "update_of", made)
+        assert run(CELLS[:3], history, tmp_path / "bases") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": "resnet"}, "no network 'resnet'. Did you mean 'resnet18'"),
+        ({"new": "mnits"}, "no new 'mnits'. Did you mean 'mnist'"),
+        ({"shift": "contrast"}, "level of 'contrast' must be 1 to 5; got 0"),
+        ({"level": 2}, "level of 'no shift' must be 0 to 0; got 2"),
+        ({"recipe": "quick"}, "no recipe 'quick'"),
+    ],
+)
+def test_a_cell_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(resque.InputError, match=message):
+        Cell(**({"network": "vit", "old": "mnist", "new": "mnist"} | options))
 
 
 @pytest.mark.usefixtures("_small", "real_data")
@@ -234,6 +300,14 @@ def test_the_corpus_comes_back_as_it_was(tmp_path: Path) -> None:
     assert corpus_updates(tmp_path / "corpus.parquet") == updates
     table = corpus_table(tmp_path / "corpus.parquet")
     assert table.epochs.tolist() == [update.epochs for update in updates]
+
+
+def test_what_was_set_aside_is_given_to_those_who_ask(tmp_path: Path) -> None:
+    aside = replace(numbered(2), labels={"held_out": "shift"})
+    write_corpus((numbered(1), aside), tmp_path / "corpus.parquet")
+    assert corpus_updates(tmp_path / "corpus.parquet") == (numbered(1),)
+    assert len(corpus_table(tmp_path / "corpus.parquet")) == 1
+    assert aside in corpus_updates(tmp_path / "corpus.parquet", held_out=True)
 
 
 def test_six_digits_are_kept_of_what_is_long() -> None:

@@ -754,3 +754,29 @@ def test_measures_are_those_of_the_table() -> None:
     from resque.history import table
 
     assert {measure.column for measure in MEASURES} <= set(table.MEASURES)
+
+
+def test_a_rival_wins_by_what_the_other_groups_know() -> None:
+    """Its direction and its choice come from them; what this group does not know is not chosen."""
+    runs = np.full(4, 10)
+    index = np.full(4, 0.3)
+
+    def share(**rivals: list[float]) -> tuple[float, int]:
+        named = {name: np.array(values) for name, values in rivals.items()}
+        found = evidence_module._contest({"index": index} | named, "index", runs, 1)
+        return found["share"], found["groups"]
+
+    assert share(steady=[0.5, 0.5, 0.5, 0.5]) == (1.0, 4)
+    # Where it turns round it loses, however strong it is.
+    assert share(turning=[0.5, 0.5, 0.5, -0.9]) == (0.75, 4)
+    assert share(opposite=[-0.5, -0.5, -0.5, -0.5]) == (1.0, 4)
+    assert share(seldom=[0.9, 0.9, math.nan, math.nan], always=[0.1] * 4) == (0.5, 4)
+    wrong = evidence_module._contest({"index": -index, "rival": index}, "index", runs, 1)
+    assert wrong["share"] == 1.0
+
+
+def test_a_task_is_left_out_under_its_other_names_too() -> None:
+    """All of CIFAR-10 is "vehicles_animals" as well: it would be learnt from itself."""
+    assert leave_out._share_data("cifar10", "vehicles_animals")
+    assert leave_out._share_data("digits_letters", "digits_clothes")
+    assert not leave_out._share_data("mnist", "gtsrb")

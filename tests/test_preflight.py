@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 import resque
 from resque.forecasting.preflight import MOST_EXAMPLES, Preflight, Sample, load_preflight, preflight
@@ -165,7 +165,78 @@ def test_a_new_task_has_no_shift() -> None:
     assert task.missing["RESQUE_dist"] == "there are no old data to compare with"
     assert task.missing["error_before"].endswith("begins with a classifier that knows nothing")
     assert task.values["leep"] is not None  # of the old head's five outputs
-    assert "accuracy_drop" not in task.values
+    assert task.values["accuracy_drop"] is None
+    assert task.missing["accuracy_drop"] == task.missing["mmd"] == task.missing["RESQUE_dist"]
+
+
+def test_the_network_that_will_be_trained_is_counted() -> None:
+    """With its fresh classifier of three outputs, not the old one of five."""
+    task = preflight(network(5), NEW, recipe=resque.Recipe(start="head"), meter="none")
+    wanted = sum(p.numel() for p in network(CLASSES).parameters())
+    assert task.values["parameters"] == wanted
+    assert task.values["flops"] == 2 * (54 * 64 + 432 * 16 + 24)
+
+
+def test_classes_are_those_with_examples() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 9))
+    found = preflight(model, (torch.randn(40, 4), torch.tensor([3, 7] * 20)), meter="none")
+    assert (found.values["classes"], found.values["examples_per_class"]) == (2, 20)
+
+
+def test_labels_that_are_not_known_in_advance_are_the_outputs_of_their_numbers() -> None:
+    """A data set of one's own gives what the same arrays give."""
+    own, pair = Counted(60), Counted(60).data
+    found, known = (
+        preflight(network(), data, before=OLD, meter="none", probe_steps=0) for data in (own, pair)
+    )
+    for name in ("error_before", "loss_before", "accuracy_drop", "confidence_drop", "atc"):
+        assert found.values[name] == pytest.approx(known.values[name], rel=1e-5), name
+
+
+def test_one_class_has_a_shift_and_is_no_task() -> None:
+    one = NEW[0][NEW[1] == 1], NEW[1][NEW[1] == 1]
+    found = preflight(network(), one, before=OLD, meter="none", probe_steps=0)
+    assert found.values["RESQUE_dist"] is not None
+    assert found.task is None
+    assert "at least two classes" in found.missing["RESQUE_task"]
+    assert "at least two classes" in found.missing["knn"]
+
+
+def test_warnings_of_the_indices_are_notes() -> None:
+    """A class of one example leaves its debiased value unresolved; who prints it is told."""
+    few = torch.cat([torch.nonzero(NEW[1] != 0)[:, 0], torch.nonzero(NEW[1] == 0)[:1, 0]])
+    found = preflight(network(), (NEW[0][few], NEW[1][few]), before=OLD, meter="none")
+    assert any("one example only" in note for note in found.notes)
+    assert found.notes[0] in str(found)
+
+
+def test_ids_say_which_example_is_which() -> None:
+    """The same example on both sides is in the same group, wherever it stands."""
+    places = torch.randperm(90, generator=torch.Generator().manual_seed(0))
+    mixed = OLD[0][places] + 0.1, OLD[1][places]
+    model = network()
+    found = preflight(
+        model, mixed, before=OLD, ids=places.tolist(), before_ids=range(90), meter="none",
+        probe_steps=0,
+    )  # fmt: skip
+    sides = (
+        resque.profile(model, OLD, ids=range(90)),
+        resque.profile(model, mixed, ids=places.tolist()),
+    )
+    expected = resque.shift_index(*sides)
+    assert found.shift is not None
+    assert found.shift["p_value"] == expected.p_value
+    assert found.values["RESQUE_dist_debiased"] == pytest.approx(expected.debiased)
+    with pytest.raises(resque.InputError, match="There are 3 ids and 90 examples"):
+        preflight(model, mixed, ids=[1, 2, 3], meter="none", probe_steps=0)
+
+
+def test_what_a_sampler_leaves_out_is_no_part_of_the_data() -> None:
+    sampler = SubsetRandomSampler(range(0, 120, 2))
+    loader = DataLoader(TensorDataset(*NEW), batch_size=16, sampler=sampler)
+    found = preflight(network(), loader, meter="none", probe_steps=0)
+    assert found.sample == {"training": (60, 60)}
+    assert found.values["training_examples"] == 60
 
 
 class Counted(Dataset[Any]):
@@ -230,12 +301,21 @@ def test_small_data_are_looked_at_whole() -> None:
 # ---- what it leaves alone -----------------------------------------------------------------------
 
 
-def test_the_model_and_the_random_states_stay_as_they_were() -> None:
+@pytest.mark.parametrize("form", ["pair", "loader", "unknown labels"])
+def test_the_model_and_the_random_states_stay_as_they_were(form: str) -> None:
     model = network().train()
+    generator = torch.Generator().manual_seed(3)
+    data: Any = {
+        "pair": NEW,
+        "loader": DataLoader(TensorDataset(*NEW), batch_size=16, shuffle=True, generator=generator),
+        "unknown labels": Counted(60),
+    }[form]
+    drawn = generator.get_state()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    preflight(model, NEW, before=OLD, meter="none")
+    preflight(model, data, before=OLD, meter="none")
+    assert torch.equal(generator.get_state(), drawn)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
@@ -286,7 +366,7 @@ def test_one_without_its_signature(found: Preflight, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"most_examples": 0}, r"most_examples must be 1 or more; got 0"),
-        ({"most_examples": 2}, r"n must be 3 .* got 2"),
+        ({"most_examples": 2}, r"most_examples must be 3 or more, one for each class; got 2"),
         ({"probe_steps": -1}, r"probe_steps must be 0, or 5 or more; got -1"),
         ({"probe_steps": 3}, r"probe_steps must be 0, or 5 or more; got 3"),
     ],
@@ -294,6 +374,25 @@ def test_one_without_its_signature(found: Preflight, tmp_path: Path) -> None:
 def test_numbers_out_of_range(options: dict[str, int], message: str) -> None:
     with pytest.raises(resque.InputError, match=message):
         preflight(network(), NEW, meter="none", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([NEW, NEW, NEW], r"a list of 3"),
+        (7, r"how many examples they have.*got int"),
+        (iter([NEW]), r"got .*iterator"),
+    ],
+)
+def test_data_that_are_none(data: Any, message: str) -> None:
+    for given in ({"before": data}, {}):
+        with pytest.raises(resque.InputError, match=message if given else "."):
+            preflight(network(), NEW if given else data, meter="none", probe_steps=0, **given)
+
+
+def test_a_model_that_is_none() -> None:
+    with pytest.raises(resque.InputError, match=r"torch\.nn\.Module; got NoneType"):
+        preflight(None, NEW, meter="none")  # type: ignore[arg-type]
 
 
 def test_the_profile_of_another_model_is_refused() -> None:

@@ -405,9 +405,11 @@ def _best_rivals(made: DataFrame, values: DataFrame) -> DataFrame:
                 if name == situation.index or kind_of(name) in ("rival", "zero-shot")
             }
             runs = np.array([(names == group).sum() for group in groups])
+            # More cost with a higher index, and less accuracy.
+            sign = -1 if measure.column == "peak_accuracy" else 1
             found.append(
                 {"situation": situation.name, "measure": measure.title}
-                | _contest(by_name, situation.index, runs)
+                | _contest(by_name, situation.index, runs, sign)
             )
     return pd.DataFrame(found)
 
@@ -423,7 +425,10 @@ def _by_group(pair: _Pair, grouping: Sequence[str], groups: NDArray[Any]) -> Flo
     return found
 
 
-def _contest(by_name: Mapping[str, Floats], index: str, runs: NDArray[Any]) -> dict[str, Any]:
+def _contest(
+    by_name: Mapping[str, Floats], index: str, runs: NDArray[Any], sign: int
+) -> dict[str, Any]:
+    """Return how often the best rival beats the index, whose correlation should have a sign."""
     rivals = [name for name in by_name if name != index]
     correlations = np.array([by_name[name] for name in rivals]).reshape(len(rivals), len(runs))
     weights = np.where(np.isfinite(correlations), runs * (runs - 1) / 2, 0)
@@ -431,15 +436,15 @@ def _contest(by_name: Mapping[str, Floats], index: str, runs: NDArray[Any]) -> d
     wins, picks = [], []
     for group in range(len(runs)):
         others = np.arange(len(runs)) != group
-        weight = weights[:, others].sum(axis=1)
-        means = np.abs(sums[:, others].sum(axis=1)) / np.where(weight > 0, weight, np.inf)
-        own = np.abs(by_name[index][group])
+        # A rival that this group does not know cannot be used in it.
+        weight = np.where(np.isfinite(correlations[:, group]), weights[:, others].sum(axis=1), 0)
+        means = sums[:, others].sum(axis=1) / np.where(weight > 0, weight, np.inf)
+        own = sign * by_name[index][group]
         if not means.any() or math.isnan(own):
             continue
-        best = int(means.argmax())
-        rival = np.abs(correlations[best, group])
-        if math.isnan(rival):
-            continue
+        best = int(np.abs(means).argmax())
+        # What a rival says is known from the other groups, its direction too.
+        rival = math.copysign(1, means[best]) * correlations[best, group]
         picks.append(rivals[best])
         # A tie is half a win.
         wins.append(0.5 if math.isclose(rival, own, abs_tol=1e-9) else float(rival > own))

@@ -265,7 +265,8 @@ def _of_rivals(found: Evidence) -> Iterator[str]:
     yield "## How often a rival beats the index"
     yield (
         "In each group the rival (zero-shot results among them) with the largest correlation in "
-        "the *other* groups meets the index; a tie is half a win."
+        "the *other* groups, in the direction that it has there, meets the index; a tie is half a "
+        "win."
     )
     rows = records_of(found.best_rivals)
     known = [row for row in rows if not row["reason"]]

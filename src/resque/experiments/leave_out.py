@@ -22,6 +22,7 @@ from resque.experiments.situations import (
     SITUATIONS,
     Measure,
 )
+from resque.experiments.tasks import sources_of
 from resque.forecasting.preflight import CONTROLS
 
 if TYPE_CHECKING:
@@ -153,15 +154,18 @@ def _folds(
     fits = 0
     for group in groups:
         test = names == group
-        if (~test).sum() < LEAST_RUNS or len(np.unique(names[~test])) < 2:
+        # A task that is left out is left out under its other names too.
+        kin = [n for n in np.unique(names) if column == "label:new" and _share_data(n, group)]
+        rest = ~np.isin(names, [group, *kin])
+        if rest.sum() < LEAST_RUNS or len(np.unique(names[rest])) < 2:
             continue
         fits += 1
-        chosen = forward_selection(x[~test], y[~test], names[~test])
+        chosen = forward_selection(x[rest], y[rest], names[rest])
         picks.update(values.columns[at] for at in chosen)
-        train, held = _prepared(x[~test], x[test])
+        train, held = _prepared(x[rest], x[test])
         for name, places in (sets | {"chosen quantities": chosen}).items():
             if places or name in ("constant", "chosen quantities"):
-                predicted[name][test] = _fitted(train[:, places], y[~test], held[:, places])
+                predicted[name][test] = _fitted(train[:, places], y[rest], held[:, places])
     if not fits:
         reason = (
             f"fewer than three groups, none of {GROUP_UPDATES} updates or more, or fewer than "
@@ -176,6 +180,10 @@ def _folds(
     return told, [
         {"quantity": name, "times": times, "fits": fits} for name, times in picks.most_common()
     ]
+
+
+def _share_data(one: str, other: str) -> bool:
+    return bool(sources_of(one) & sources_of(other))
 
 
 def _misses(

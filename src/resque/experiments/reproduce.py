@@ -256,7 +256,7 @@ def cells_of(name: str, preset: str) -> tuple[Cell, ...]:
     """
     if name == ALL:
         return tuple(dict.fromkeys(cell for part in PARTS for cell in cells_of(part, preset)))
-    part, wanted = PARTS[_one_of(name, NAMES, "figure or table")], preset_named(preset)
+    part, wanted = PARTS[_one_of(name, (*PARTS, ALL), "figure or table")], preset_named(preset)
     cells = list(_under_noise(wanted) if part.about == "noise" else _new_tasks(wanted))
     if part.shows != "costs":
         return tuple(cells)
@@ -327,8 +327,9 @@ def reproduce(
 
     In the folder: `history.db`, every update (a `History`); `bases`, the networks that are
     updated; for each figure or table NAME.svg, NAME.png and NAME.csv, the data behind it with
-    one row per update; `reproduction.md`, all that the history has the updates for. Updates are made
-    one at a time, since a meter reads the whole machine; what the history has is not made again.
+    one row per update; `reproduction.md`, all that the history has the updates for. Updates are
+    made one at a time, since a meter reads the whole machine; what the history has is not made
+    again.
 
     A claim that the index and a measure go together is *held* when the lower bound of the 90 %
     interval of their rank correlation is at least 0.5, *partly* when it is above 0, else *not*.

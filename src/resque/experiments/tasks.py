@@ -102,6 +102,19 @@ def classes_of(name: str) -> frozenset[str]:
     )
 
 
+def sources_of(name: str) -> frozenset[str]:
+    """Return the data sets that a task is made of.
+
+    Args:
+        name: one of `TASKS`.
+
+    Example:
+        >>> sorted(sources_of("digits_signs"))
+        ['gtsrb', 'mnist']
+    """
+    return frozenset(source for source, _ in PARTS.get(name, ((name, None),)))
+
+
 def _whole(name: str) -> TaskData:
     data = dataset(name)
     if isinstance(data, ImageSet):

@@ -23,14 +23,16 @@ DIGITS = 6
 RECORD = "record"
 
 
-def corpus_updates(path: Path | str | None = None) -> tuple[Update, ...]:
-    """Return the updates of the corpus.
+def corpus_updates(path: Path | str | None = None, *, held_out: bool = False) -> tuple[Update, ...]:
+    """Return the updates of the corpus, without those that were set aside in advance.
 
     Each has its pre-flight, its curve, and the labels that say which cell of the design it is;
     see docs/corpus.md for how they were made and what is not among them.
 
     Args:
         path: of a Parquet file that `write_corpus` wrote; None for that of the package.
+        held_out: also those that were set aside. Looked at before the choices are made that they
+            are to test, they test nothing.
 
     Raises:
         InputError: the file is not there, or is no corpus.
@@ -39,21 +41,21 @@ def corpus_updates(path: Path | str | None = None) -> tuple[Update, ...]:
         >>> {update.start for update in corpus_updates()} <= {"weights", "head", "scratch"}
         True
     """
-    if path is not None:
-        return _read(Path(path))
-    return _of_package()
+    found = _of_package() if path is None else _read(Path(path))
+    return tuple(u for u in found if held_out or not u.labels.get("held_out"))
 
 
-def corpus_table(path: Path | str | None = None) -> DataFrame:
+def corpus_table(path: Path | str | None = None, *, held_out: bool = False) -> DataFrame:
     """Return the corpus as a table; see `resque.history.table.table_of` for its columns.
 
     Args:
         path: as for `corpus_updates`.
+        held_out: likewise.
 
     Raises:
         InputError: likewise.
     """
-    return table_of(corpus_updates(path))
+    return table_of(corpus_updates(path, held_out=held_out))
 
 
 def rounded(update: Update) -> Update:

@@ -497,7 +497,7 @@ class Sample:
         if not isinstance(whole, tuple | list) and not hasattr(whole, "__len__"):
             raise InputError(
                 "A pre-flight needs data that know how many examples they have: a pair (inputs, "
-                f"labels), a Dataset or a DataLoader of one; got a {type(data).__name__}."
+                f"labels), a Dataset or a DataLoader of one; got {type(data).__name__}."
             )
         n = len(data[0]) if isinstance(data, tuple | list) else len(whole)
         if n <= most and not isinstance(data, DataLoader):
