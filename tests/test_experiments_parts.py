@@ -738,5 +738,7 @@ def test_data_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"no file .*mnist.npz'. Point RESQUE_DATA at"):
         dataset("mnist", tmp_path)
     monkeypatch.setenv("RESQUE_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match=r"no folder .*nowhere'. Point RESQUE_DATA at"):
+    with pytest.raises(
+        InputError, match=r"nowhere' is not there; expected the folder .* Point RESQUE_DATA at"
+    ):
         dataset("mnist")

@@ -106,7 +106,7 @@ def dataset(name: str, folder: Path | str | None = None) -> ImageSet | TextSet:
     if not path.is_file():
         raise InputError(
             f"There is no file {str(path)!r}. Point RESQUE_DATA at the folder that has "
-            f"{_FILES[name]!r}, or give folder=."
+            f"{_FILES[name]!r}."
         )
     try:
         return _image_set(name, path) if path.suffix == ".npz" else _text_set(name, path)
@@ -128,12 +128,12 @@ def _folder(given: Path | str | None) -> Path:
     if not folder:
         raise InputError(
             "The data sets of the experiments do not come with this package. Set the environment "
-            "variable RESQUE_DATA to the folder that has them, or give folder=."
+            f"variable RESQUE_DATA to the folder that has them: {', '.join(_FILES.values())}."
         )
     if not Path(folder).is_dir():
         raise InputError(
-            f"There is no folder {str(folder)!r}. Point RESQUE_DATA at the folder of the data "
-            "sets, or give folder=."
+            f"{str(folder)!r} is {'a file' if Path(folder).exists() else 'not there'}; expected "
+            "the folder of the data sets. Point RESQUE_DATA at it."
         )
     return Path(folder)
 

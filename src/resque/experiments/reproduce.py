@@ -416,7 +416,6 @@ def _prepared(folder: Path | str) -> tuple[Path, History]:
     for package, extra in (("matplotlib", "report"), ("timm", "vision"), ("torchvision", "vision")):
         if find_spec(package) is None:
             raise missing_extra(package, extra)
-    folder.mkdir(parents=True, exist_ok=True)
     return folder, History(f"sqlite:///{folder / HISTORY}")
 
 
@@ -431,7 +430,7 @@ def _made(
     device: str = "cpu",
     progress: bool,
 ) -> int:
-    there = done(history)
+    there = done(history) if history.exists else set()
     missing = [cell for cell in cells if (cell.key, settings_of(cell)) not in there]
     # Hours later would be late to hear that a file is not there.
     for task in dict.fromkeys(task for cell in missing for task in (cell.old, cell.new)):
@@ -444,6 +443,7 @@ def _made(
                 "This preset trains on a CUDA device, and torch finds none. Use preset 'cpu' "
                 "(--preset cpu), or run it on another machine."
             )
+    folder.mkdir(parents=True, exist_ok=True)
     return run(
         cells, history, folder / BASES, workers=workers, meter=meter, grid=grid, device=device,
         progress=progress,
