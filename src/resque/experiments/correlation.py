@@ -36,7 +36,7 @@ class Interval:
         value: of all rows; NaN where it is undefined.
         lower: lower bound; NaN where it is undefined for more than half of the resamples.
         upper: upper bound, likewise.
-        groups: that were drawn from.
+        groups: that were drawn from; of two ways, combinations of both.
     """
 
     value: float
@@ -473,6 +473,7 @@ def bootstrap_interval(
     statistic: Resampled,
     groups: ArrayLike,
     *,
+    crossed: ArrayLike | None = None,
     level: float = 0.9,
     seed: int = 0,
     n: int = 1000,
@@ -481,7 +482,11 @@ def bootstrap_interval(
 
     Rows of one group (one network on one data set, say) resemble each other, so that drawing
     rows would make the interval too narrow; groups are drawn with replacement, as many as there
-    are (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, 3.8).
+    are (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, 3.8). Where rows
+    resemble each other in two ways (updates of one network, and updates for one task), both are
+    drawn, and a row counts as often as its two groups together (Owen, "The pigeonhole bootstrap",
+    Ann. Appl. Stat. 1, 2007); drawing one of them alone, or their combinations, would again be too
+    narrow.
 
     The trap: with fewer than about ten groups the interval is too narrow all the same.
 
@@ -490,6 +495,7 @@ def bootstrap_interval(
             drawn (rows, resamples); `resampled_spearman`, say, or what `of_rows` makes of a
             function that takes the places of rows.
         groups: (rows,) the group of each row.
+        crossed: (rows,) a second group of each row; None where there is one way only.
         level: share of the resamples between the bounds.
         seed: of the resamples.
         n: resamples.
@@ -506,22 +512,29 @@ def bootstrap_interval(
         >>> round(found.lower, 6), found.groups
         (1.0, 4)
     """
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2 or n < 1 or not 0 < level < 1:
+    ways = [np.unique(np.asarray(way), return_inverse=True)[1] for way in (groups, crossed)
+            if way is not None]  # fmt: skip
+    several = len(np.unique(np.stack(ways), axis=1).T)
+    if several < 2 or n < 1 or not 0 < level < 1:
         raise InputError(
             "A bootstrap over groups needs two groups or more, one resample or more and a level "
-            f"between 0 and 1; got {len(names)}, {n} and {level}."
+            f"between 0 and 1; got {several}, {n} and {level}."
         )
-    chances = np.full(len(names), 1 / len(names))
-    drawn = np.random.default_rng(seed).multinomial(len(names), chances, size=n)
-    # All rows once are one more column.
-    drawn = np.vstack([np.ones((1, len(names)), dtype=drawn.dtype), drawn])
-    found = statistic(drawn.T[member].astype(np.float64))
+    rng = np.random.default_rng(seed)
+    counts = np.ones((len(ways[0]), n + 1))  # all rows once are the first column
+    for member in ways:
+        levels = int(member.max()) + 1
+        drawn = rng.multinomial(levels, np.full(levels, 1 / levels), size=n)
+        counts[:, 1:] *= drawn.T[member]
+    # Where both ways are drawn, a resample may hold no row at all.
+    some = counts.sum(axis=0) > 0
+    found = np.full(n + 1, math.nan)
+    found[some] = statistic(counts[:, some])
     defined = found[1:][np.isfinite(found[1:])]
     lower = upper = math.nan
     if 2 * len(defined) >= n:
         lower, upper = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    return Interval(float(found[0]), lower, upper, len(names))
+    return Interval(float(found[0]), lower, upper, several)
 
 
 def of_rows(statistic: Callable[[NDArray[np.intp]], float]) -> Resampled:

@@ -264,23 +264,23 @@ class _Pair:
         return _Pair(self.rows[used], self.x[used], self.y[used], self.censored[used])
 
     @property
-    def clusters(self) -> NDArray[Any]:
-        """Network and data of each row, which are drawn as a whole."""
-        return _joined(self.rows, DATA)
+    def clusters(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Network and new data of each row, both of which are drawn as a whole."""
+        return _joined(self.rows, ("label:network",)), _joined(self.rows, ("label:new",))
 
     def told(
         self, scope: str, statistic: str, of: Resampled, draw: Mapping[str, Any], reason: str = ""
     ) -> dict[str, Any]:
         """Return a row of the table, with the reason where there is no value."""
-        clusters = self.clusters
-        several = len(np.unique(clusters))
+        networks, data = self.clusters
+        several = len(np.unique(_joined(self.rows, DATA)))
         if not reason and len(self.x) < LEAST_RUNS:
             reason = f"{len(self.x)} runs; {LEAST_RUNS} are needed"
         if not reason and several < LEAST_GROUPS:
             reason = f"{several} networks x data; {LEAST_GROUPS} are needed"
         interval = Interval(math.nan, math.nan, math.nan, several)
         if not reason:
-            interval = bootstrap_interval(of, clusters, **draw)
+            interval = bootstrap_interval(of, networks, crossed=data, **draw)
             if math.isnan(interval.value):
                 reason = "the predictor or the measure does not vary"
         return {

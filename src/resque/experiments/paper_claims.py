@@ -29,7 +29,8 @@ _LEAST_ROWS = 3
 # Below it an interval from groups is too narrow (see `bootstrap_interval`), and the sentence
 # says so.
 _FEW_GROUPS = 10
-_GROUP = ("label:network", "label:old", "label:new", "label:shift")
+# Updates of one network resemble each other, and so do those for one task or kind of shift.
+_WAYS = (("label:network",), ("label:new", "label:shift"))
 _STRATUM = ("label:network", "label:old")
 _IN_WORDS: Mapping[Verdict, str] = {
     "held": "held", "partly": "partly held", "not": "not held", "not tested": "not tested",
@@ -197,7 +198,7 @@ def cost_claims(table: DataFrame) -> tuple[tuple[Claim, ...], str]:
         known = pairs[(pairs[f"{measure.column}_scratch"] > 0) & (pairs[measure.column] > 0)]
         ratio = np.asarray(known[measure.column] / known[f"{measure.column}_scratch"], float)
         ratio = np.where(known["reached"], ratio, np.maximum(ratio, 1))
-        found, modelled = _mean_ratio(ratio, _joined(known, _GROUP)), is_modelled(known, measure)
+        found, modelled = _mean_ratio(ratio, _ways(known)), is_modelled(known, measure)
         verdict: Verdict = "not tested"
         if not (modelled or math.isnan(found.upper) or found.groups < LEAST_GROUPS):
             verdict = "held" if found.upper < 1 else "partly" if found.value < 1 else "not"
@@ -323,11 +324,11 @@ def correlation(rows: DataFrame, index: str, measure: Measure) -> Interval:
         index: "RESQUE_dist" or "RESQUE_task".
         measure: to compare it with.
     """
-    statistic, groups = _within(rows, index, measure)
-    if len(set(groups)) > 1:
-        return bootstrap_interval(statistic, groups, level=LEVEL)
-    value = correlation_alone(rows, index, measure)
-    return Interval(value, math.nan, math.nan, len(set(groups)))
+    statistic, ways = _within(rows, index, measure)
+    several = _combinations(ways)
+    if several > 1:
+        return bootstrap_interval(statistic, ways[0], crossed=ways[1], level=LEVEL)
+    return Interval(correlation_alone(rows, index, measure), math.nan, math.nan, several)
 
 
 def correlation_alone(rows: DataFrame, index: str, measure: Measure) -> float:
@@ -338,11 +339,13 @@ def correlation_alone(rows: DataFrame, index: str, measure: Measure) -> float:
         index: likewise.
         measure: likewise.
     """
-    statistic, groups = _within(rows, index, measure)
-    return float(statistic(np.ones((len(groups), 1)))[0]) if len(groups) else math.nan
+    statistic, (networks, _) = _within(rows, index, measure)
+    return float(statistic(np.ones((len(networks), 1)))[0]) if len(networks) else math.nan
 
 
-def _within(rows: DataFrame, index: str, measure: Measure) -> tuple[Resampled, NDArray[Any]]:
+def _within(
+    rows: DataFrame, index: str, measure: Measure
+) -> tuple[Resampled, tuple[NDArray[Any], NDArray[Any]]]:
     """Return the statistic of resamples of the rows of large enough strata, and their groups."""
     strata = _joined(rows, _STRATUM)
     names, sizes = np.unique(strata, return_counts=True)
@@ -352,22 +355,30 @@ def _within(rows: DataFrame, index: str, measure: Measure) -> tuple[Resampled, N
     censored = ~np.asarray(rows["reached"], bool)[used] & measure.cost
     return (
         lambda counts: resampled_spearman_within(x, y, strata, counts, censored),
-        _joined(rows, _GROUP)[used],
+        _ways(rows[used]),
     )
 
 
-def _mean_ratio(ratio: Floats, groups: NDArray[Any]) -> Interval:
+def _ways(rows: DataFrame) -> tuple[NDArray[Any], NDArray[Any]]:
+    return _joined(rows, _WAYS[0]), _joined(rows, _WAYS[1])
+
+
+def _combinations(ways: tuple[NDArray[Any], NDArray[Any]]) -> int:
+    return len(set(zip(*ways, strict=True)))
+
+
+def _mean_ratio(ratio: Floats, ways: tuple[NDArray[Any], NDArray[Any]]) -> Interval:
     """Return the geometric mean of ratios."""
-    logs = np.log(ratio)
-    if len(set(groups)) < 2:
+    logs, several = np.log(ratio), _combinations(ways)
+    if several < 2:
         value = float(np.exp(logs.mean())) if len(logs) else math.nan
-        return Interval(value, math.nan, math.nan, len(set(groups)))
+        return Interval(value, math.nan, math.nan, several)
 
     def mean(counts: Floats) -> Floats:
         found: Floats = np.exp(logs @ counts / counts.sum(axis=0))
         return found
 
-    return bootstrap_interval(mean, groups, level=LEVEL)
+    return bootstrap_interval(mean, ways[0], crossed=ways[1], level=LEVEL)
 
 
 def pairs_of(table: DataFrame) -> DataFrame:
