@@ -37,6 +37,7 @@ from resque.experiments.situations import (
     SITUATIONS,
     Measure,
     Situation,
+    censored_in,
     column_names,
     heavy_tailed,
     kind_of,
@@ -142,7 +143,10 @@ def evidence(table: DataFrame, *, resamples: int = 1000, seed: int = 0) -> Evide
     )
     correlations = _correlations(made, values, logged, resamples=resamples, seed=seed)
     left_out, chosen = leave_out_errors(made, values, logged)
-    labels = ["label:network", "label:shift", "label:kind", "label:start", "reached"]
+    labels = [
+        "label:network", "label:shift", "label:kind", "label:start", "reached", "probe_steps",
+        "steps_per_epoch",
+    ]  # fmt: skip
     points = made[[*labels, *(m.column for m in MEASURES)]].copy()
     for name in {situation.index for situation in SITUATIONS} & set(column_names(values)):
         points[name] = values[name]
@@ -188,7 +192,15 @@ def claims(table: DataFrame, *, resamples: int = 1000, seed: int = 0) -> DataFra
 
 def _checked(table: DataFrame) -> DataFrame:
     """Return the updates that are not held out."""
-    wanted = (*_CELL, "reached", "energy_modelled", *(m.column for m in MEASURES))
+    wanted = (
+        *_CELL,
+        "reached",
+        "epochs",
+        "probe_steps",
+        "steps_per_epoch",
+        "energy_modelled",
+        *(m.column for m in MEASURES),
+    )
     missing = [name for name in wanted if name not in table.columns]
     if missing or not any(name.startswith(PREFLIGHT) for name in table.columns):
         raise InputError(
@@ -257,7 +269,7 @@ class _Pair:
     @classmethod
     def of(cls, rows: DataFrame, predictor: Series, measure: Measure) -> _Pair:
         x, y = predictor.loc[rows.index].to_numpy(), rows[measure.column].to_numpy()
-        censored = ~rows["reached"].to_numpy(dtype=bool) & measure.cost
+        censored = censored_in(rows, measure)
         return cls(rows[list(_CELL)], x, y, censored).only(np.isfinite(x) & np.isfinite(y))
 
     def only(self, used: NDArray[np.bool_]) -> _Pair:

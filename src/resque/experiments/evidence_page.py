@@ -404,7 +404,12 @@ def _of_method(found: Evidence) -> Iterator[str]:
         "censored: Spearman's correlation takes their expected ranks, Kendall's the pairs whose "
         "order is known, Pearson's the likelihood. The regressions train on them as they are, and "
         "no error is taken of them.\n"
-        "- Epochs are those to the first validation with 99 % of the update's own peak accuracy.\n"
+        "- Epochs are those to the first validation with 99 % of the update's own peak accuracy; "
+        "they are known, and not censored, where accuracy had not risen since for as long as a "
+        "plateau takes. Accuracy is that on 300 validation images, the peak their greatest.\n"
+        f"- The probe takes the first steps of the update itself, {_share_of_probe(found)} of "
+        "those to 99 % of the peak in the middle: where that is much, it measures rather than "
+        "foretells.\n"
         f"- Partial correlations of ranks hold constant, for shifts, {', '.join(GIVEN_SHIFT)}; "
         f"for tasks, {', '.join(GIVEN_TASK)}.\n"
         f"- Groups with fewer than {GROUP_UPDATES} updates are left out; a correlation needs "
@@ -415,6 +420,13 @@ def _of_method(found: Evidence) -> Iterator[str]:
         "- Seconds depend on the machine and on what else ran on it; they stand beside energy and "
         "do not replace it."
     )
+
+
+def _share_of_probe(found: Evidence) -> str:
+    points = found.points
+    steps = points["epochs_to_peak_share"] * points["steps_per_epoch"]
+    share = (points["probe_steps"] / steps.where(steps > 0)).dropna()
+    return _whole_percent(float(share.median())) if len(share) else "an unknown part"
 
 
 def _left_aside(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from resque.experiments.situations import (
     NOISE_LEVEL,
     SITUATIONS,
     Measure,
+    censored_in,
 )
 from resque.experiments.tasks import sources_of
 from resque.forecasting.preflight import CONTROLS
@@ -139,7 +140,7 @@ def _folds(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     names = rows[column].to_numpy(dtype=str)
     x, y = values.to_numpy(), np.log(rows[measure.column].to_numpy())
-    censored = ~rows["reached"].to_numpy(dtype=bool) & measure.cost
+    censored = censored_in(rows, measure)
     place = {name: at for at, name in enumerate(values)}
     sets: dict[str, tuple[int, ...]] = {
         "constant": (),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from resque.experiments.cells import TARGET
 from resque.experiments.correlation import (
     Floats,
 )
@@ -16,6 +17,7 @@ from resque.forecasting.preflight import CONTROLS, PROBED, SHIFT_INDEX, TASK_IND
 from resque.history.table import PREFLIGHT
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame
 
 LEVEL = 0.9
@@ -81,7 +83,7 @@ class Situation:
         return made[made["label:kind"].isin(self.kinds) & (scratch == self.scratch)]
 
 
-GIVEN_SHIFT = ("accuracy_drop", "classes", "parameters")
+GIVEN_SHIFT = ("accuracy_drop", "classes", "training_examples", "parameters")
 GIVEN_TASK = ("classes", "examples_per_class", "parameters")
 _TASK_KINDS = ("task", "extension")
 SITUATIONS = (
@@ -96,6 +98,23 @@ SITUATIONS = (
     Situation("shifts, from scratch", ("shift",), True, "RESQUE_dist", GIVEN_SHIFT, {}),
     Situation("new tasks, from scratch", _TASK_KINDS, True, "RESQUE_task", GIVEN_TASK, {}),
 )  # fmt: skip
+
+
+def censored_in(rows: DataFrame, measure: Measure) -> NDArray[np.bool_]:
+    """Return of which updates it is known only that they would have had more of a measure (rows,).
+
+    Those that missed their target, with one exception: epochs to 99 % of the peak are known where
+    accuracy had not risen beyond it for as long as the target's patience when the update ended.
+
+    Args:
+        rows: from `table_of`.
+        measure: the measure.
+    """
+    missed: NDArray[np.bool_] = ~rows["reached"].to_numpy(dtype=bool) & measure.cost
+    if measure.column == "epochs_to_peak_share":
+        since = (rows["epochs"] - rows[measure.column]).to_numpy(dtype=float)
+        missed &= ~(since >= TARGET.patience)
+    return missed
 
 
 def verdict_of(lower: float) -> Verdict:

@@ -26,8 +26,9 @@ def table_of(updates: Iterable[Update]) -> DataFrame:
 
     Columns are the measures in their units, "epochs_to_peak_share" (epochs at the first
     validation with 99 % of the update's own peak accuracy), `reached`, `start`, the sizes of the
-    data, "label:NAME" for each label, and "preflight:NAME" for each value of the pre-flight. What
-    is not known is NaN, or None in columns of text.
+    data, `probe_steps` (those of the pre-flight, warm-up included), "label:NAME" for each label,
+    and "preflight:NAME" for each value of the pre-flight. What is not known is NaN, or None in
+    columns of text.
 
     Args:
         updates: from a `History`, say.
@@ -75,5 +76,7 @@ def _row(update: Update) -> dict[str, Any]:
         "energy_modelled": update.energy.modelled if update.energy is not None else None,
     }
     row |= {f"label:{name}": value for name, value in update.labels.items()}
-    values = (update.preflight or {}).get("values", {})
+    known = update.preflight or {}
+    values, probe = known.get("values", {}), known.get("probe") or {}
+    row["probe_steps"] = len(probe["losses"]) if "losses" in probe else None
     return row | {f"{PREFLIGHT}{name}": value for name, value in values.items()}
