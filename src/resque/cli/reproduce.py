@@ -25,7 +25,7 @@ def reproduce(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="smoke (minutes), cpu (two hours on two cores) or gpu. [default: cpu]",
+            help="smoke (minutes), cpu (hours) or gpu. [default: cpu]",
         ),
     ] = None,
     output: Annotated[

@@ -117,7 +117,8 @@ def evidence(table: DataFrame, *, resamples: int = 1000, seed: int = 0) -> Evide
     their pairs as weights; where such groups hold less than two thirds of the updates, the next
     coarser grouping is taken, and the table says which. Pooled: over all updates. Partial: ranks,
     given accuracy drop, classes and parameters (for tasks classes, examples per class and
-    parameters). Intervals are of 90 %, over resamples of whole networks x data.
+    parameters). Intervals are of 90 %, over resamples that draw networks, and
+    new data, each as a whole.
 
     Epochs, seconds, energy and carbon of an update that missed its target are censored: it would
     have had more. The regressions, a plain yardstick, take them as they are to train on and

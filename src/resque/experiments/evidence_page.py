@@ -104,8 +104,8 @@ def _introduction(found: Evidence) -> Iterator[str]:
         f"What {found.updates} measured updates say of what foretells their cost. "
         f"{found.held_out} more were set aside before the first run and are not looked at here. "
         "This page is made from the updates by `resque.experiments.evidence`, its sentences from "
-        "the numbers. A correlation stands with its 90 % interval over resamples of whole networks "
-        "x data; - stands where there is none."
+        "the numbers. A correlation stands with its 90 % interval over resamples that draw "
+        "networks, and new data, each as a whole; - stands where there is none."
     )
 
 

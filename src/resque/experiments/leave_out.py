@@ -121,7 +121,7 @@ def leave_out_errors(
         of_them = usable.loc[rows.index].dropna(axis=1, how="all")
         for what, column in situation.left_out.items():
             for measure in MEASURES:
-                if not measure.cost and measure.column == "peak_accuracy":
+                if measure.column == "peak_accuracy":
                     continue
                 known = rows[measure.column].notna().to_numpy(dtype=bool)
                 keys = {

@@ -167,7 +167,6 @@ PARTS: Mapping[str, Part] = {
     "table-tasks": Part("RESQUE_task and each measure, by network and data", "tasks", "table"),
 }
 ALL, CORPUS = "all", "corpus"
-NAMES = (*PARTS, ALL, CORPUS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

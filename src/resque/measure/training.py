@@ -161,7 +161,7 @@ class Training:
 
 
 def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    # One pass over the parameters instead of a dozen: a step of Adam takes a fifth of the time.
+    # One pass over the parameters instead of a dozen: benchmarks/training_loop.py has both.
     fused = all(
         p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in parameters
     )
