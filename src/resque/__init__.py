@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         ResqueError,
         ResqueWarning,
     )
+    from resque.forecasting.budget import Budget
+    from resque.forecasting.forecast import Estimate, Forecast
+    from resque.forecasting.forecaster import Forecaster, forecast
     from resque.forecasting.preflight import Preflight, load_preflight, preflight
     from resque.history.records import (
         Accuracy,
@@ -45,11 +48,15 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "Accuracy": "resque.history.records",
+    "Budget": "resque.forecasting.budget",
     "Calibration": "resque.measure.calibration",
     "ClassProfile": "resque.index.profile",
     "Component": "resque.history.records",
     "DataSizes": "resque.history.records",
     "EnergyReading": "resque.history.records",
+    "Estimate": "resque.forecasting.forecast",
+    "Forecast": "resque.forecasting.forecast",
+    "Forecaster": "resque.forecasting.forecaster",
     "Grid": "resque.history.records",
     "Hardware": "resque.history.records",
     "History": "resque.history.store",
@@ -73,6 +80,7 @@ _ROOMS = {
     "calibrate": "resque.measure.calibration",
     "carbon_kg": "resque.measure.carbon",
     "examples_needed": "resque.index.shift",
+    "forecast": "resque.forecasting.forecaster",
     "grid": "resque.measure.carbon",
     "load_preflight": "resque.forecasting.preflight",
     "load_profile": "resque.index.profile",
@@ -88,11 +96,15 @@ _ROOMS = {
 
 __all__ = [
     "Accuracy",
+    "Budget",
     "Calibration",
     "ClassProfile",
     "Component",
     "DataSizes",
     "EnergyReading",
+    "Estimate",
+    "Forecast",
+    "Forecaster",
     "Grid",
     "Hardware",
     "History",
@@ -116,6 +128,7 @@ __all__ = [
     "calibrate",
     "carbon_kg",
     "examples_needed",
+    "forecast",
     "grid",
     "load_preflight",
     "load_profile",

@@ -21,6 +21,8 @@ class Outcome:
         steps: likewise.
         seconds: likewise; None where the curve does not tell.
         accuracy: at that validation.
+        gradient_norm: mean over all steps until then; None where the curve does not tell.
+        parameter_change: since the start, likewise.
 
     Example:
         >>> Outcome(reached=True, epochs=2.5, steps=80, seconds=9.0, accuracy=0.91).epochs
@@ -32,6 +34,8 @@ class Outcome:
     steps: int
     seconds: float | None
     accuracy: float
+    gradient_norm: float | None = None
+    parameter_change: float | None = None
 
 
 def outcome_of(update: Update, target: Target) -> Outcome | None:
@@ -60,10 +64,15 @@ def outcome_of(update: Update, target: Target) -> Outcome | None:
     convergence = Convergence(checked_target(target))
     if not update.curve:
         return None
-    seconds = 0.0
+    seconds = norms = 0.0
+    steps = 0
     for point in update.curve:
         # Before the first step there is no time to be told; NaN, once there, stays.
         seconds += (math.nan if point.seconds is None else point.seconds) if point.steps else 0.0
+        # Each point has the mean of the steps since the one before.
+        norm = math.nan if point.gradient_norm is None else point.gradient_norm
+        norms += norm * (point.steps - steps) if point.steps > steps else 0.0
+        steps = point.steps
         reached = convergence.met_by(point.epoch, point.accuracy)
         if reached:
             break
@@ -73,4 +82,6 @@ def outcome_of(update: Update, target: Target) -> Outcome | None:
         steps=point.steps,
         seconds=None if math.isnan(seconds) else seconds,
         accuracy=point.accuracy,
+        gradient_norm=norms / steps if steps and not math.isnan(norms) else None,
+        parameter_change=point.parameter_change,
     )

@@ -1,0 +1,313 @@
+"""Experience: measured updates, and what is learned from them about updates to come."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from resque.errors import InputError
+from resque.forecasting.outcome import Outcome, outcome_of
+from resque.forecasting.predictors import CHANGE, Known, Scale, known_of, logit
+from resque.forecasting.regression import Floats, Places, PooledRegression
+from resque.history.records import Target
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from resque.history.update import Update
+
+VARIANCES = "variances.json"
+# Epochs at which learning curves are learned; between them they are interpolated.
+CURVE_EPOCHS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+# A group of fewer updates is as good as new when it is asked how well such forecasts did.
+FEW = 10
+# Where a censored update came to, no further than so many standard deviations beyond its bound.
+_BEYOND = 3.0
+
+# The value of an update on the scale of a regression, and whether it is a lower bound.
+Reading: TypeAlias = tuple[float, bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a number may come to.
+
+    Attributes:
+        values: (values,).
+        weights: (values,); how many updates each counts for.
+    """
+
+    values: Floats
+    weights: Floats
+
+    def quantile(self, share: float) -> float:
+        """Return the value that such a share of updates to come stays at or below.
+
+        The update to come counts as one more, at the far end, so that few values make wide
+        intervals: weighted conformal prediction, Tibshirani et al., arXiv:1904.06019. NaN where
+        the values are too few for such a share.
+
+        Args:
+            share: above 0 and below 1.
+        """
+        upper = share >= 0.5
+        order = np.argsort(self.values if upper else -self.values)
+        reached = np.cumsum(self.weights[order])
+        wanted = (share if upper else 1 - share) * (reached[-1] + 1)
+        place = int(np.searchsorted(reached, wanted - 1e-9))
+        return float(self.values[order][place]) if place < len(order) else math.nan
+
+    def median(self) -> float:
+        """Return the least value with half of the weight at or below it."""
+        order = np.argsort(self.values)
+        reached = np.cumsum(self.weights[order])
+        return float(self.values[order][np.searchsorted(reached, reached[-1] / 2)])
+
+    def through(self, function: Callable[[Floats], Floats]) -> Distribution:
+        """Return the distribution of a rising function of the number.
+
+        Args:
+            function: of (values,).
+        """
+        return Distribution(function(self.values), self.weights)
+
+    def times(self, other: Distribution) -> Distribution:
+        """Return the distribution of the product with an independent number.
+
+        It counts for as many updates as the other does.
+
+        Args:
+            other: distribution of that number.
+        """
+        shares = self.weights / self.weights.sum()
+        return Distribution(
+            np.outer(self.values, other.values).ravel(), np.outer(shares, other.weights).ravel()
+        )
+
+    def share_below(self, bound: float) -> float:
+        """Return the share of the weight at or below a bound."""
+        return float(self.weights[self.values <= bound].sum() / self.weights.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """One measure of the updates that have it, and the regression on what was known of them.
+
+    Attributes:
+        places: of these updates among all (rows,).
+        y: what they came to, on the scale of the regression (rows,).
+        censored: of which that is a lower bound (rows,).
+        regression: fitted on them.
+    """
+
+    places: Places
+    y: Floats
+    censored: NDArray[np.bool_]
+    regression: PooledRegression
+
+    def foretold(self, unseen: Sequence[str]) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation of each row as foretold without its like (rows,).
+
+        Without those of the same kind of change, because that of an update to come is new more
+        often than not, and without those that share a group that is new in the update to come.
+
+        Args:
+            unseen: names of groupings.
+        """
+        left_out = np.eye(len(self.y), dtype=bool)
+        for name in (CHANGE, *unseen):
+            labels = self.regression.rows.groups[name]
+            left_out |= labels[:, None] == labels[None, :]
+        found = self.regression.leave_out(left_out)
+        return found.mean, found.sd
+
+    def errors(self, unseen: Sequence[str]) -> Floats:
+        """Return by how many standard deviations each row was missed (rows,); NaN for none.
+
+        A censored row lies beyond its bound, and is put at the median of what is left there.
+        """
+        mean, sd = self.foretold(unseen)
+        errors: Floats = (self.y - mean) / sd
+        beyond = np.minimum(ndtri((1 + ndtr(errors)) / 2), errors + _BEYOND)
+        return np.where(self.censored, beyond, errors)
+
+
+class Experience:
+    """Updates as rows of regressions, which are fitted when they are asked for.
+
+    Args:
+        own: the user's own updates.
+        others: those of the corpus.
+        variances: measure -> variances of the regression; what is not there is fitted.
+
+    Raises:
+        InputError: there is no update at all.
+    """
+
+    def __init__(
+        self,
+        own: Sequence[Update],
+        others: Sequence[Update],
+        variances: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        self.updates = (*own, *others)
+        if not self.updates:
+            raise InputError(
+                "There are no updates to forecast from: the history is empty, and the corpus is "
+                "not used. Add updates, or use the corpus."
+            )
+        self.own = np.arange(len(self.updates)) < len(own)
+        self.scale = Scale.of(known := [known_of(update) for update in self.updates])
+        self.rows = self.scale.rows(known)
+        self._variances = dict(variances or {})
+        self._learned: dict[tuple[str, Target | None], Learned | None] = {}
+
+    def learned(self, measure: str, target: Target | None = None) -> Learned | None:
+        """Return what the updates say of a measure; None where none of them has it.
+
+        Args:
+            measure: a name of `readings`.
+            target: what the updates are read at.
+        """
+        key = measure, target
+        if key not in self._learned:
+            self._learned[key] = self._fitted(measure, target)
+        return self._learned[key]
+
+    def weights(self, places: Places) -> Floats:
+        """Return how many updates each counts for in an interval: an own one for one.
+
+        The corpus gives way as own updates come: to that of one all of it, over their number.
+        """
+        return np.where(self.own[places], 1.0, 1.0 / (1 + self.own.sum()))
+
+    def over_probe(self, what: str) -> Distribution:
+        """Return what updates took over what their probes foretold; 1 where none tells.
+
+        Args:
+            what: "seconds" or "joules"; the latter as the former where no update was metered.
+        """
+        read = [
+            (place, found)
+            for place, update in enumerate(self.updates)
+            if (found := _over_probe(update, what)) is not None
+        ]
+        if not read:
+            one = Distribution(np.ones(1), np.ones(1))
+            return self.over_probe("seconds") if what == "joules" else one
+        places = np.array([place for place, _ in read])
+        return Distribution(np.array([ratio for _, ratio in read]), self.weights(places))
+
+    def seen(self, known: Known) -> dict[str, int]:
+        """Return how many updates share each group of another: grouping -> updates."""
+        return {
+            name: int((labels == known.groups[name]).sum())
+            for name, labels in self.rows.groups.items()
+        }
+
+    def _fitted(self, measure: str, target: Target | None) -> Learned | None:
+        read = reading_of(measure, target)
+        found = [(place, *got) for place, u in enumerate(self.updates) if (got := read(u))]
+        if sum(not censored for _, _, censored in found) < 2:
+            return None
+        places = np.array([place for place, _, _ in found])
+        y = np.array([value for _, value, _ in found])
+        censored = np.array([bound for _, _, bound in found])
+        kind = measure.partition(" at ")[0]
+        regression = PooledRegression(
+            self.rows[places], y, censored, variances=self._variances.get(kind)
+        )
+        return Learned(places, y, censored, regression)
+
+
+def reading_of(measure: str, target: Target | None) -> Callable[[Update], Reading]:
+    """Return what reads a measure off an update, on the scale of its regression.
+
+    Args:
+        measure: "epochs", "gradient_norm" and "parameter_change" until a target, as logarithms;
+            "peak_accuracy" and "accuracy at E", the best until epoch E, as log odds.
+        target: for the first three.
+    """
+    if measure.startswith("accuracy at "):
+        epoch = float(measure.removeprefix("accuracy at "))
+        return lambda update: _best_until(update, epoch)
+    if measure == "peak_accuracy":
+        return _peak
+    if target is None:
+        raise ValueError(f"{measure} is read at a target")
+    return lambda update: _at_target(update, measure, target)
+
+
+def _at_target(update: Update, measure: str, target: Target) -> Reading:
+    outcome = outcome_of(update, target)
+    if outcome is None:
+        # Without a curve an update tells of its own target only.
+        if update.target != target:
+            return None
+        outcome = Outcome(
+            reached=update.reached, epochs=update.epochs, steps=update.steps,
+            seconds=update.duration_s, accuracy=update.peak_accuracy or math.nan,
+            gradient_norm=update.gradient_norm, parameter_change=update.parameter_change,
+        )  # fmt: skip
+    value: float | None = getattr(outcome, measure)
+    # An update that met its target before the first step cost nothing, and teaches nothing.
+    if value is None or not value > 0 or not math.isfinite(value):
+        return None
+    if measure == "epochs":
+        return math.log(value), not outcome.reached
+    # The norm after its end may be larger or smaller; the change of one that was given up is what
+    # such an update comes to, and of one that ended sooner for another reason it is too little.
+    given_up = update.ended in ("plateau", "max_epochs")
+    return math.log(value), measure == "parameter_change" and not (outcome.reached or given_up)
+
+
+def _peak(update: Update) -> Reading:
+    if update.peak_accuracy is None:
+        return None
+    # It ended because it was good enough, and might have become better.
+    return logit(update.peak_accuracy), update.ended == "target"
+
+
+def _best_until(update: Update, epoch: float) -> Reading:
+    if not update.curve:
+        return None
+    epochs = [point.epoch for point in update.curve]
+    best = np.maximum.accumulate([point.accuracy for point in update.curve])
+    value = float(np.interp(epoch, epochs, [logit(accuracy) for accuracy in best]))
+    # On a plateau it stays where it was; otherwise more epochs might have made it better.
+    return value, epoch > epochs[-1] and update.ended != "plateau"
+
+
+def _over_probe(update: Update, what: str) -> float | None:
+    tried = (update.preflight or {}).get("probe")
+    if tried is None or not update.steps or not update.curve:
+        return None
+    step, validation = tried[f"{what}_per_step"], tried[f"{what}_per_validation"]
+    spent = update.duration_s if what == "seconds" else _joules(update, tried["energy"]["meter"])
+    if spent is None or step is None or validation is None:
+        return None
+    foretold = update.steps * step["median"] + len(update.curve) * validation["median"]
+    return float(spent / foretold) if spent > 0 and foretold > 0 else None
+
+
+def _joules(update: Update, meter: str) -> float | None:
+    """Return the joules of an update, if it was alone and its probe had the same meter."""
+    if update.energy is None or update.concurrency != 1 or update.energy.meter != meter:
+        return None
+    return update.energy.joules
+
+
+@cache
+def shipped_variances() -> Mapping[str, Mapping[str, float]]:
+    """Return the variances that were fitted to the corpus: measure -> part -> variance."""
+    text = (files("resque.forecasting") / VARIANCES).read_text(encoding="utf-8")
+    found: dict[str, dict[str, float]] = json.loads(text)
+    return found

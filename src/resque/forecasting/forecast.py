@@ -1,0 +1,160 @@
+"""What a forecast says: each measure of an update not yet made, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from resque.forecasting.experience import Distribution
+from resque.history.records import Grid, Recipe, Target, fields_of, target_to_dict
+from resque.representation.signature import Signature
+
+FORMAT = "resque.Forecast/1"
+UNITS: Mapping[str, str] = {
+    "epochs": "epochs", "duration_s": "s", "energy_kwh": "kWh", "carbon_kg": "kg CO2e",
+    "gradient_norm": "", "parameter_change": "", "peak_accuracy": "",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A measure of an update not yet made.
+
+    Attributes:
+        median: half of such updates come to less.
+        lower: lower bound of the interval.
+        upper: upper bound.
+        unit: of all three; "" for pure numbers.
+
+    Example:
+        >>> str(Estimate(median=6.0, lower=4.0, upper=9.0, unit="epochs"))
+        '6 epochs (4 to 9)'
+    """
+
+    median: float
+    lower: float
+    upper: float
+    unit: str
+
+    def __str__(self) -> str:
+        unit = self.unit and f" {self.unit}"
+        return f"{self.median:.3g}{unit} ({self.lower:.3g} to {self.upper:.3g})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackRecord:
+    """How well updates that are known already would have been foretold in the same way.
+
+    Attributes:
+        updates: how many were left out in turn and foretold.
+        unseen: what was left out with each, such as "network": what the history has not seen of
+            the update to come either.
+        epochs_error: median of |forecast / truth - 1| of the epochs.
+        accuracy_error: mean absolute error of the peak accuracy.
+
+    Example:
+        >>> print(TrackRecord(updates=9, unseen=(), epochs_error=0.2, accuracy_error=0.03))
+        9 known updates foretold in the same way: epochs wrong by 20% (median), peak accuracy ...
+    """
+
+    updates: int
+    unseen: tuple[str, ...]
+    epochs_error: float
+    accuracy_error: float
+
+    def __str__(self) -> str:
+        without = f", without their {', '.join(self.unseen)}" if self.unseen else ""
+        return (
+            f"{self.updates} known updates foretold in the same way{without}: epochs wrong by "
+            f"{self.epochs_error:.0%} (median), peak accuracy by {self.accuracy_error:.3f} (mean)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """The measures of an update not yet made.
+
+    Attributes:
+        epochs: trained until the target is met, or the recipe gives up.
+        duration_s: seconds of training and validation on the machine of the pre-flight.
+        energy_kwh: likewise, as the meter of the pre-flight would read it.
+        carbon_kg: of that energy on `grid`.
+        gradient_norm: mean over all batches.
+        parameter_change: root mean square.
+        peak_accuracy: best validation accuracy.
+        reaches_target: probability that the target is met before the recipe gives up.
+        missing: measure -> why there is no estimate of it.
+        target: what ends the update.
+        recipe: how it would be trained.
+        confidence_level: of the intervals.
+        grid: None where none was given.
+        own_updates: of the user's history that the forecast rests on.
+        corpus_updates: of the corpus.
+        track_record: how well such forecasts have done.
+        notes: what to know before relying on it.
+        machine: on which the pre-flight timed its steps.
+        from_scratch: the same update from fresh weights; None where it was not asked for.
+        signature: of the pass over the new data.
+        distributions: what the intervals are read from: measure -> distribution.
+    """
+
+    epochs: Estimate
+    duration_s: Estimate | None
+    energy_kwh: Estimate | None
+    carbon_kg: Estimate | None
+    gradient_norm: Estimate | None
+    parameter_change: Estimate | None
+    peak_accuracy: Estimate
+    reaches_target: float
+    missing: Mapping[str, str]
+    target: Target
+    recipe: Recipe
+    confidence_level: float
+    grid: Grid | None
+    own_updates: int
+    corpus_updates: int
+    track_record: TrackRecord
+    notes: tuple[str, ...]
+    machine: str
+    signature: Signature
+    from_scratch: Forecast | None = None
+    distributions: Mapping[str, Distribution] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def estimates(self) -> dict[str, Estimate | None]:
+        """Return the estimate of each measure by name."""
+        return {name: getattr(self, name) for name in UNITS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the forecast as plain JSON types."""
+        told = {name: e and fields_of(e) for name, e in self.estimates().items()}
+        return {
+            "format": FORMAT,
+            **told,
+            "reaches_target": self.reaches_target,
+            "missing": dict(self.missing),
+            "target": target_to_dict(self.target),
+            "recipe": fields_of(self.recipe),
+            "confidence_level": self.confidence_level,
+            "grid": self.grid and fields_of(self.grid),
+            "own_updates": self.own_updates,
+            "corpus_updates": self.corpus_updates,
+            "track_record": fields_of(self.track_record),
+            "notes": list(self.notes),
+            "machine": self.machine,
+            "from_scratch": self.from_scratch and self.from_scratch.to_dict(),
+            "signature": self.signature.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"forecast of an update to {self.target}, {self.confidence_level:.0%} intervals"]
+        for name, estimate in self.estimates().items():
+            told = f"none: {self.missing.get(name)}" if estimate is None else str(estimate)
+            lines.append(f"{name} {told}")
+        lines.append(f"reaches the target with {self.reaches_target:.0%} probability")
+        lines.append(f"from {self.own_updates} own updates and {self.corpus_updates} of the corpus")
+        lines.append(str(self.track_record))
+        lines += [f"warning: {note}" for note in self.notes]
+        return "\n".join(lines)

@@ -1,0 +1,317 @@
+"""What is known of an update before it is made, as numbers that a regression can use."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resque.forecasting.regression import Floats, Rows
+from resque.history.records import Recipe, fields_of
+
+if TYPE_CHECKING:
+    from resque.history.update import Update
+
+NETWORK, DATA, RECIPE, CHANGE = "network", "data", "recipe", "change"
+# Shares of examples are counted in hundreds, so that 0 and 1 are not infinitely far away.
+_LEAST_SHARE = 1 / 600
+_LEAST_LOSS = 1e-3
+_STEEP = 1e-12
+
+
+def logit(share: float) -> float:
+    """Return the log odds of a share, which is kept a little away from 0 and 1.
+
+    Args:
+        share: 0 to 1.
+
+    Example:
+        >>> logit(0.5), logit(0.0) == -logit(1.0)
+        (0.0, True)
+    """
+    kept = min(max(share, _LEAST_SHARE), 1 - _LEAST_SHARE)
+    return math.log(kept / (1 - kept))
+
+
+def share_of(log_odds: Floats) -> Floats:
+    """Return the shares whose log odds are given: the inverse of `logit`."""
+    shares: Floats = 1 / (1 + np.exp(-log_odds))
+    return shares
+
+
+def _log(value: float) -> float:
+    return math.log(max(value, _STEEP))
+
+
+def _log_loss(value: float) -> float:
+    return math.log(max(value, 0.0) + _LEAST_LOSS)
+
+
+def _root(value: float) -> float:
+    return math.sqrt(max(value, 0.0))
+
+
+def _same(value: float) -> float:
+    return value
+
+
+_Scales = Mapping[str, Callable[[float], float]]
+SIZES: _Scales = {
+    "classes": _log, "training_examples": _log, "steps_per_epoch": _log, "parameters": _log,
+    "flops": _log,
+}  # fmt: skip
+# Of a model that keeps its classifier.
+ZERO_SHOT: _Scales = {"error_before": logit, "loss_before": _log_loss}
+# Of new data against old ones.
+SHIFT: _Scales = {
+    "RESQUE_dist_debiased": _root, "accuracy_drop": _same, "loss_rise": _same,
+    "confidence_drop": _same, "atc": _same, "global_angle": _root, "mmd": _root,
+    "frechet": _log_loss, "sliced_wasserstein": _same,
+}  # fmt: skip
+TASK: _Scales = {
+    "RESQUE_task": _same, "nearest_class_mean": logit, "knn": logit, "knn_pixels": logit,
+    "ridge": logit, "ridge_flattened": logit, "leep": _same, "logme": _same, "h_score": _same,
+}  # fmt: skip
+PROBE: _Scales = {
+    "probe_loss_first": _log_loss, "probe_loss_last": _log_loss, "probe_loss_fall": _same,
+    "probe_gradient_norm_first": _log, "probe_gradient_norm": _log, "probe_parameter_change": _log,
+}  # fmt: skip
+_LAST_LOSSES = 5
+_SCALES: _Scales = {**SIZES, **ZERO_SHOT, **SHIFT, **TASK, **PROBE}
+# What of a recipe says nothing of its first steps; a loader's batches are no part of it.
+_ENDS = ("max_epochs", "validation_interval", "seed", "batch_size")
+RECIPE_PREDICTORS = (
+    "learning_rate", "batch_size", "max_epochs", "weight_decay", "head", "scratch", "frozen",
+    "sgd", "schedule", "augmentation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What is known of one update before it is made.
+
+    Attributes:
+        predictors: name -> value on the scale on which it is used; what is not known is not
+            among them.
+        does_not_apply: names of those that cannot be had for such an update, such as the error
+            of a classifier that is fresh.
+        groups: name of a grouping -> the group of the update.
+    """
+
+    predictors: Mapping[str, float]
+    does_not_apply: frozenset[str]
+    groups: Mapping[str, str]
+
+
+def known_before(
+    preflight: Mapping[str, Any], *, recipe: Recipe | None = None, change: str | None = None
+) -> Known:
+    """Return what a pre-flight tells of its update.
+
+    Args:
+        preflight: as `Preflight.to_dict` gives it.
+        recipe: with which the update would be made, if another than that of the pre-flight; what
+            the probe saw says nothing of it then.
+        change: the kind of change, such as "gaussian noise", if it is known.
+    """
+    own = Recipe(**preflight["recipe"])
+    recipe = own if recipe is None else recipe
+    values = {name: value for name, value in preflight["values"].items() if value is not None}
+    if not trained_alike(recipe, own):
+        values = {name: value for name, value in values.items() if name not in PROBE}
+    elif preflight["probe"] is not None:
+        values |= _losses(preflight["probe"]["losses"])
+    signature, data = preflight["signature"], preflight["data"]
+    return _known(
+        values,
+        # A loader brings its own batches.
+        replace(recipe, batch_size=data["batch_size"]),
+        data["class_names"] or signature["class_names"],
+        model=signature["model"],
+        against_old=preflight["shift"] is not None,
+        change=change,
+    )
+
+
+def trained_alike(one: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes begin alike, so that the first steps of one tell of the other.
+
+    Args:
+        one: a recipe.
+        other: another, which may end later, validate more often or draw other numbers.
+    """
+    own = {name: getattr(one, name) for name in _ENDS}
+    return one == replace(other, **own)
+
+
+def known_of(update: Update) -> Known:
+    """Return what was known of a recorded update before it was made.
+
+    From its pre-flight; without one, from what the update itself says of the time before it.
+
+    Args:
+        update: of a history.
+    """
+    change = _change_of(update)
+    if update.preflight is not None:
+        return known_before(update.preflight, recipe=update.recipe, change=change)
+    values: dict[str, float | None] = {
+        "classes": update.data.classes,
+        "training_examples": update.data.training_examples,
+        "steps_per_epoch": update.data.steps_per_epoch,
+        "parameters": update.parameters,
+    }
+    recipe = update.recipe or Recipe()
+    if recipe.start == "weights":
+        accuracy = update.accuracy_before
+        values |= {
+            "error_before": None if accuracy is None else 1 - accuracy,
+            "loss_before": update.loss_before,
+        }
+    against_old = update.index is not None and update.index.get("index") == "RESQUE_dist"
+    if against_old and update.index is not None:
+        values["RESQUE_dist_debiased"] = update.index.get("debiased")
+    return _known(
+        {name: value for name, value in values.items() if value is not None},
+        recipe,
+        update.data.class_names,
+        model=update.signature.model,
+        against_old=against_old,
+        change=change,
+    )
+
+
+def _change_of(update: Update) -> str:
+    """Return what an update's labels call the change of its data; its own where they do not."""
+    labels = update.labels
+    if labels.get("shift"):
+        return labels["shift"]
+    return f"{labels['old']} > {labels['new']}" if {"old", "new"} <= labels.keys() else update.id
+
+
+def _losses(losses: Sequence[float]) -> dict[str, float]:
+    last = float(np.mean(losses[-_LAST_LOSSES:]))
+    return {
+        "probe_loss_last": last,
+        "probe_loss_fall": math.log((losses[0] + _LEAST_LOSS) / (last + _LEAST_LOSS)),
+    }
+
+
+def _known(
+    values: Mapping[str, float],
+    recipe: Recipe,
+    class_names: Sequence[str],
+    *,
+    model: str | None,
+    against_old: bool,
+    change: str | None,
+) -> Known:
+    predictors = {
+        name: scale(float(values[name]))
+        for name, scale in _SCALES.items()
+        if name in values and math.isfinite(values[name])
+    }
+    none: set[str] = set()
+    if recipe.start != "weights":
+        none |= ZERO_SHOT.keys()
+    if not against_old:
+        none |= SHIFT.keys()
+    predictors |= {
+        "learning_rate": _log(recipe.learning_rate),
+        "batch_size": _log(recipe.batch_size),
+        "max_epochs": _log(recipe.max_epochs),
+        "weight_decay": _root(recipe.weight_decay),
+        "head": float(recipe.start == "head"),
+        "scratch": float(recipe.start == "scratch"),
+        "frozen": float(recipe.frozen != "none"),
+        "sgd": float(recipe.optimiser == "sgd"),
+        "schedule": float(recipe.schedule != "constant"),
+        "augmentation": float(recipe.augmentation != "none"),
+    }
+    return Known(
+        predictors={name: value for name, value in predictors.items() if name not in none},
+        does_not_apply=frozenset(none),
+        groups={
+            NETWORK: model or "",
+            DATA: _digest(sorted(class_names)),
+            RECIPE: _recipe_name(recipe),
+            CHANGE: change or "",
+        },
+    )
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+
+
+def _recipe_name(recipe: Recipe) -> str:
+    told = fields_of(recipe)
+    return " ".join(
+        f"{told[name]}"
+        for name in ("start", "frozen", "optimiser", "learning_rate", "schedule", "augmentation")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How predictors are standardised, and which there are.
+
+    Attributes:
+        names: of the predictors, those that vary.
+        centre: (predictors,).
+        width: (predictors,).
+        least: (predictors,) seen.
+        greatest: (predictors,) seen.
+    """
+
+    names: tuple[str, ...]
+    centre: Floats
+    width: Floats
+    least: Floats
+    greatest: Floats
+
+    @classmethod
+    def of(cls, known: Sequence[Known]) -> Scale:
+        """Return the scale of what is known of several updates."""
+        names, found = [], []
+        for name in (*_SCALES, *RECIPE_PREDICTORS):
+            values = np.array([k.predictors[name] for k in known if name in k.predictors])
+            if len(values) > 1 and np.ptp(values) > 1e-9 * (1 + abs(values[0])):
+                names.append(name)
+                found.append([values.mean(), values.std(), values.min(), values.max()])
+        centre, width, least, greatest = np.array(found).reshape(-1, 4).T
+        return cls(tuple(names), centre, width, least, greatest)
+
+    def rows(self, known: Sequence[Known]) -> Rows:
+        """Return what is known of updates as rows of a regression.
+
+        What is not known is put at the mean, and its share counts as noise; what does not apply
+        is no ignorance.
+        """
+        x, unknown = np.zeros((len(known), len(self.names))), np.zeros(len(known))
+        for row, k in enumerate(known):
+            for at, name in enumerate(self.names):
+                if name in k.predictors:
+                    x[row, at] = (k.predictors[name] - self.centre[at]) / self.width[at]
+                elif name not in k.does_not_apply:
+                    unknown[row] += 1 / len(self.names)
+        groupings = (NETWORK, DATA, RECIPE, CHANGE)
+        return Rows(x, {g: np.array([k.groups[g] for k in known]) for g in groupings}, unknown)
+
+    def outside(self, known: Known) -> tuple[str, ...]:
+        """Return the names of the predictors that lie beyond all that has been seen."""
+        slack = 0.05 * (self.greatest - self.least)
+        return tuple(
+            name
+            for at, name in enumerate(self.names)
+            if name in known.predictors
+            and not (
+                self.least[at] - slack[at]
+                <= known.predictors[name]
+                <= self.greatest[at] + slack[at]
+            )
+        )
