@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeAlias
@@ -112,6 +112,17 @@ class Learned:
     y: Floats
     censored: NDArray[np.bool_]
     regression: PooledRegression
+    _foretold: dict[tuple[str, ...], tuple[Floats, Floats]] = field(default_factory=dict)
+
+    def checkable(self, unseen: Sequence[str]) -> tuple[str, ...]:
+        """Return of what is new in an update to come how much it matters can be seen.
+
+        Of groupings of which most rows would have nothing left to be foretold from it cannot.
+
+        Args:
+            unseen: names of groupings.
+        """
+        return self._left_out(unseen)[1]
 
     def foretold(self, unseen: Sequence[str]) -> tuple[Floats, Floats]:
         """Return mean and standard deviation of each row as foretold without its like (rows,).
@@ -122,12 +133,22 @@ class Learned:
         Args:
             unseen: names of groupings.
         """
+        key = tuple(unseen)
+        if key not in self._foretold:
+            found = self.regression.leave_out(self._left_out(unseen)[0])
+            self._foretold[key] = found.mean, found.sd
+        return self._foretold[key]
+
+    def _left_out(self, unseen: Sequence[str]) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
         left_out = np.eye(len(self.y), dtype=bool)
+        names = []
         for name in (CHANGE, *unseen):
             labels = self.regression.rows.groups[name]
-            left_out |= labels[:, None] == labels[None, :]
-        found = self.regression.leave_out(left_out)
-        return found.mean, found.sd
+            more = left_out | (labels[:, None] == labels[None, :])
+            if np.mean(more.all(axis=1)) < 0.5:
+                left_out = more
+                names.append(name)
+        return left_out, tuple(name for name in names if name != CHANGE)
 
     def errors(self, unseen: Sequence[str]) -> Floats:
         """Return by how many standard deviations each row was missed (rows,); NaN for none.

@@ -12,19 +12,16 @@ import numpy as np
 from resque.errors import InputError
 from resque.forecasting.corpus import corpus_updates
 from resque.forecasting.experience import (
-    CURVE_EPOCHS,
     FEW,
     Distribution,
     Experience,
     Learned,
     shipped_variances,
 )
-from resque.forecasting.forecast import UNITS, Estimate, Forecast, TrackRecord
-from resque.forecasting.outcome import outcome_of
+from resque.forecasting.forecast import UNITS, Estimate, Forecast
+from resque.forecasting.outlook import Outlook
 from resque.forecasting.predictors import (
-    CHANGE,
     known_before,
-    logit,
     share_of,
     trained_alike,
 )
@@ -40,9 +37,6 @@ from resque.history.records import (
 from resque.measure.carbon import grid as grid_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from resque.forecasting.regression import Floats
     from resque.history.store import History
     from resque.history.update import Update
 
@@ -172,18 +166,28 @@ class Forecaster:
                 raise InputError(f"{name} must be above 0; got {given!r}.")
         costs = _Costs.of(preflight, seconds_per_step, joules_per_step)
         recipe = preflight.recipe if recipe is None else recipe
-        found = _Asked(self.experience, preflight, target, recipe, confidence_level).forecast(
-            costs, grid_of(grid)
-        )
+        grid = grid_of(grid)
+        found = self._told(preflight, target, recipe, confidence_level, costs, grid)
         if not from_scratch or recipe.start == "scratch":
             return found
         fresh = replace(recipe, start="scratch", frozen="none")
         return replace(
             found,
-            from_scratch=_Asked(
-                self.experience, preflight, target, fresh, confidence_level
-            ).forecast(costs, grid_of(grid)),
+            from_scratch=self._told(preflight, target, fresh, confidence_level, costs, grid),
         )
+
+    def _told(
+        self,
+        preflight: Preflight,
+        target: Target,
+        recipe: Recipe,
+        level: float,
+        costs: _Costs,
+        grid: Grid | None,
+    ) -> Forecast:
+        known = known_before(preflight.to_dict(), recipe=recipe)
+        outlook = Outlook(self.experience, known, target, recipe)
+        return _Asked(outlook, preflight, level).forecast(costs, grid)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,40 +241,30 @@ class _Costs:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class _Asked:
-    """One update that is asked for, and the distributions of what it may come to."""
+    """An update that is asked for, and how it is to be told."""
 
-    def __init__(
-        self,
-        experience: Experience,
-        preflight: Preflight,
-        target: Target,
-        recipe: Recipe,
-        confidence_level: float,
-    ) -> None:
-        self.experience, self.preflight = experience, preflight
-        self.target, self.recipe, self.level = target, recipe, confidence_level
-        self.known = known_before(preflight.to_dict(), recipe=recipe)
-        self.row = experience.scale.rows([self.known])
-        self.seen = experience.seen(self.known)
-        self.unseen = tuple(
-            name for name, updates in self.seen.items() if name != CHANGE and updates < FEW
-        )
+    outlook: Outlook
+    preflight: Preflight
+    level: float
 
     def forecast(self, costs: _Costs, grid: Grid | None) -> Forecast:
         """Return the estimates of all measures."""
-        epochs, reaches = self.epochs()
+        epochs, reaches = self.outlook.epochs()
         found: dict[str, Distribution] = {"epochs": epochs}
         missing: dict[str, str] = {}
         for measure in ("gradient_norm", "parameter_change"):
-            of = self.of(measure, self.target)
+            of = self.outlook.of(measure, self.outlook.target)
             if of is None:
                 missing[measure] = "too few updates have it"
             else:
                 found[measure] = of.through(np.exp)
-        found["peak_accuracy"] = self._needed(self.of("peak_accuracy")).through(share_of)
+        found["peak_accuracy"] = self.outlook.needed(self.outlook.of("peak_accuracy")).through(
+            share_of
+        )
         per_epoch = self.preflight.data.steps_per_epoch
-        validations = epochs.values / self.recipe.validation_interval + 1
+        validations = epochs.values / self.outlook.recipe.validation_interval + 1
         for what, measure, step, validation in (
             ("seconds", "duration_s", costs.seconds_per_step, costs.seconds_per_validation),
             ("joules", "energy_kwh", costs.joules_per_step, costs.joules_per_validation),
@@ -280,7 +274,7 @@ class _Asked:
                 continue
             spent = epochs.values * per_epoch * step + validations * validation
             spent = spent / JOULES_PER_KWH if what == "joules" else spent
-            found[measure] = self.experience.over_probe(what).times(
+            found[measure] = self.outlook.experience.over_probe(what).times(
                 Distribution(spent, epochs.weights)
             )
         if grid is None:
@@ -300,74 +294,18 @@ class _Asked:
             peak_accuracy=told["peak_accuracy"],
             reaches_target=reaches,
             missing=missing,
-            target=self.target,
-            recipe=self.recipe,
+            target=self.outlook.target,
+            recipe=self.outlook.recipe,
             confidence_level=self.level,
             grid=grid,
-            own_updates=int(self.experience.own.sum()),
-            corpus_updates=int((~self.experience.own).sum()),
-            track_record=self.track_record(),
+            own_updates=int(self.outlook.experience.own.sum()),
+            corpus_updates=int((~self.outlook.experience.own).sum()),
+            track_record=self.outlook.track_record(),
             notes=(*self.notes(), *costs.notes),
             machine=costs.machine,
             distributions=found,
             signature=self.preflight.signature,
         )
-
-    def of(self, measure: str, target: Target | None = None) -> Distribution | None:
-        """Return the distribution of a measure, on the scale of its regression."""
-        learned = self.experience.learned(measure, target)
-        if learned is None:
-            return None
-        errors = learned.errors(self.unseen)
-        there = np.isfinite(errors)
-        foretold = learned.regression.predict(self.row)
-        return Distribution(
-            foretold.mean[0] + foretold.sd[0] * errors[there],
-            self.experience.weights(learned.places[there]),
-        )
-
-    def epochs(self) -> tuple[Distribution, float]:
-        """Return the distribution of the epochs paid for, and the probability of the target."""
-        if isinstance(self.target, Accuracy):
-            return self._epochs_to(self.target)
-        found = self._needed(self.of("epochs", self.target))
-        reaches = found.share_below(math.log(self.recipe.max_epochs))
-        # No plateau is shorter than the patience with which it is waited for.
-        least = min(self.target.patience, self.recipe.max_epochs)
-        epochs = np.clip(np.exp(found.values), least, self.recipe.max_epochs)
-        return Distribution(epochs, found.weights), reaches
-
-    def _epochs_to(self, target: Accuracy) -> tuple[Distribution, float]:
-        """Return the same for an accuracy, from the learning curves that the update may have.
-
-        Each known update gives one: what is foretold, and at each epoch the error that was made
-        with that update, so that curves stay as smooth as they are.
-        """
-        epochs, learned = self._curves()
-        columns = [np.full(len(learned[0].places), self._log_odds_before())]
-        for each in learned:
-            foretold = each.regression.predict(self.row)
-            columns.append(foretold.mean[0] + foretold.sd[0] * each.errors(self.unseen))
-        curves = np.column_stack(columns)
-        there = np.isfinite(curves).all(axis=1)
-        weights = self.experience.weights(learned[0].places)[there]
-        spent, reach = _crossings(epochs, curves[there], logit(target.value))
-        return Distribution(spent, weights), float(weights[reach].sum() / weights.sum())
-
-    def _curves(self) -> tuple[Floats, list[Learned]]:
-        """Return 0 and the epochs at which accuracy is foretold, and what is learned of each."""
-        epochs = [epoch for epoch in CURVE_EPOCHS if epoch < self.recipe.max_epochs]
-        # Beyond the last of them accuracy is taken to stay where it is.
-        ends = [*epochs, min(self.recipe.max_epochs, CURVE_EPOCHS[-1])]
-        learned = [self._needed(self.experience.learned(f"accuracy at {end:g}")) for end in ends]
-        return np.array([0.0, *epochs, self.recipe.max_epochs]), learned
-
-    def _log_odds_before(self) -> float:
-        """Return the log odds of the accuracy before the first step: measured, or chance."""
-        known = self.known.predictors
-        if "error_before" in known:
-            return -known["error_before"]
-        return logit(math.exp(-known["classes"])) if "classes" in known else logit(0.0)
 
     def estimate(self, measure: str, distribution: Distribution) -> Estimate:
         """Return median and interval of the distribution of a measure."""
@@ -386,93 +324,36 @@ class _Asked:
             median=distribution.median(), lower=bounds[0], upper=bounds[1], unit=UNITS[measure]
         )
 
-    def track_record(self) -> TrackRecord:
-        """Return how well the known updates are foretold in the same way."""
-        if isinstance(self.target, Accuracy):
-            foretold, true = self._foretold_crossings(self.target)
-        else:
-            epochs = self._needed(self.experience.learned("epochs", self.target))
-            mean, _ = epochs.foretold(self.unseen)
-            there = np.isfinite(mean) & ~epochs.censored
-            foretold, true = np.exp(mean[there]), np.exp(epochs.y[there])
-        peak = self._needed(self.experience.learned("peak_accuracy"))
-        best, _ = peak.foretold(self.unseen)
-        known = np.isfinite(best) & ~peak.censored
-        missed = np.abs(share_of(best) - share_of(peak.y))[known]
-        return TrackRecord(
-            updates=len(true),
-            unseen=self.unseen,
-            epochs_error=float(np.median(np.abs(foretold / true - 1))) if len(true) else math.nan,
-            accuracy_error=float(missed.mean()) if len(missed) else math.nan,
-        )
-
-    def _foretold_crossings(self, target: Accuracy) -> tuple[Floats, Floats]:
-        """Return the epochs to an accuracy that are foretold of the known updates, and the true."""
-        epochs, learned = self._curves()
-        columns = [each.foretold(self.unseen)[0] for each in learned]
-        curves = np.column_stack([columns[0], *columns])
-        spent, _ = _crossings(epochs, np.nan_to_num(curves, nan=-math.inf), logit(target.value))
-        outcomes = [outcome_of(self.experience.updates[at], target) for at in learned[0].places]
-        usable = np.array([bool(o and o.reached and o.epochs > 0) for o in outcomes]) & np.isfinite(
-            curves
-        ).all(axis=1)
-        true = np.array([o.epochs if o else math.nan for o in outcomes])
-        return spent[usable], true[usable]
-
     def notes(self) -> tuple[str, ...]:
         """Return what is to be known before the forecast is relied on."""
+        peak = self.outlook.needed(self.outlook.experience.learned("peak_accuracy"))
+        checked = peak.checkable(self.outlook.unseen)
         told = [
-            f"Of this {name} {self.seen[name] or 'none'} of the known updates "
-            f"{'is' if self.seen[name] < 2 else 'are'}: the intervals are those of a new one."
-            for name in self.unseen
+            f"Known updates of this {name}: {self.outlook.seen[name]}, fewer than {FEW}. "
+            + (
+                "The intervals are those of a new one."
+                if name in checked
+                else f"How much another {name} may differ they do not show, nor do the intervals."
+            )
+            for name in self.outlook.unseen
         ]
-        beyond = self.experience.scale.outside(self.known)
+        beyond = self.outlook.experience.scale.outside(self.outlook.known)
         if beyond:
             told.append(
                 f"Beyond all that the known updates show: {', '.join(beyond)}. The forecast "
                 "extrapolates, and its intervals widen."
             )
         if self.preflight.probe is not None and not trained_alike(
-            self.recipe, self.preflight.recipe
+            self.outlook.recipe, self.preflight.recipe
         ):
             told.append(
                 "The probe tried another recipe: its losses and gradients are not used, and a "
                 "step is taken to cost as much as there."
             )
-        if isinstance(self.target, Accuracy):
-            best = max((u.peak_accuracy or 0.0) for u in self.experience.updates)
-            if self.target.value > best:
+        if isinstance(self.outlook.target, Accuracy):
+            best = max((u.peak_accuracy or 0.0) for u in self.outlook.experience.updates)
+            if self.outlook.target.value > best:
                 told.append(
-                    f"No known update has reached {self.target.value:g}; the best {best:g}."
+                    f"No known update has reached {self.outlook.target.value:g}; the best {best:g}."
                 )
         return tuple(told)
-
-    def _needed(self, found: _Found | None) -> _Found:
-        if found is None:
-            raise InputError(
-                f"None of the {len(self.experience.updates)} known updates tells enough of this: "
-                "fewer than two met their target. Measure more updates, or use the corpus."
-            )
-        return found
-
-
-def _crossings(epochs: Floats, curves: Floats, wanted: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return after how many epochs learning curves reach a value, and which of them do.
-
-    Those that do not are given all epochs.
-
-    Args:
-        epochs: (epochs,), from 0 to the last that is trained.
-        curves: (curves, epochs); what has been reached once stays.
-        wanted: the value.
-    """
-    curves = np.maximum.accumulate(curves, axis=1)
-    reach = curves[:, -1] >= wanted
-    after = np.argmax(curves >= wanted, axis=1)
-    before = np.maximum(after - 1, 0)
-    places = np.arange(len(curves))
-    low, high = curves[places, before], curves[places, after]
-    rise = np.where(after > before, high - low, 1.0)
-    share = np.where(after > before, (wanted - low) / np.where(rise > 0, rise, 1.0), 0.0)
-    crossed = epochs[before] + share * (epochs[after] - epochs[before])
-    return np.where(reach, crossed, epochs[-1]), reach

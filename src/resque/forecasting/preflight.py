@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from resque.errors import InputError, NotComparableError
 from resque.files import checked_output, existing, written_whole
 from resque.history.records import DataSizes, Hardware, Recipe, fields_of
-from resque.index.profile import ClassProfile
+from resque.index.profile import GROUPS, ClassProfile
 from resque.index.shift import ShiftIndex, shift_index
 from resque.index.sums import OutputStatistics
 from resque.index.task import TaskIndex, task_index
@@ -33,7 +33,13 @@ from resque.representation.signature import Signature
 from resque.representation.stream import device_of, same_random_state
 from resque.rivals.controls import flops, parameters
 from resque.rivals.observations import Observations, observe
-from resque.rivals.table import OF_EXAMPLES, OF_OUTPUTS, shift_rivals, task_rivals
+from resque.rivals.table import (
+    OF_EXAMPLES,
+    OF_OUTPUTS,
+    mapped_places,
+    shift_rivals,
+    task_rivals,
+)
 
 if TYPE_CHECKING:
     from resque.measure.energy import Meter
@@ -220,12 +226,16 @@ def preflight(
         model: as for `retrain`.
         training: the data to train on, likewise.
         before: the old data, or their `ClassProfile`, from which the rivals that need single
-            examples cannot be computed; None for a task that is new altogether.
+            examples cannot be computed, and whose number of groups is taken over; None for a
+            task that is new altogether.
         validation: as for `retrain`, for the probe to time; None times no validation.
         recipe: likewise.
         meter: see `open_meter`.
         most_examples: examples of each side to look at.
-        probe_steps: training steps to try and time; 0 for none.
+        probe_steps: training steps to time, after 5 of warm-up; 0 for none. What steps did
+            (losses and their slope, gradient norms, the change of the parameters) is told of the
+            warm-up and these together, 25 by default; what they cost, of the timed ones alone.
+            Steps that are added because a meter needs longer count for their cost only.
         untrained: as for `retrain`.
         layer: see `resque.profile`.
         pooling: likewise.
@@ -241,7 +251,8 @@ def preflight(
         progress: show a progress bar on stderr where that is a terminal.
 
     Raises:
-        InputError: model or data cannot be used; the message says which.
+        InputError: model or data cannot be used; the message says which of them. An input that
+            is not finite is told by its id.
         NotComparableError: the profile of the old data is of another model.
 
     Example:
@@ -251,49 +262,54 @@ def preflight(
         >>> found.values["RESQUE_dist"] > 0, found.missing["ridge_flattened"][:22]
         (True, 'the model gives no map')
     """
-    if most_examples < 1:
-        raise InputError(f"most_examples must be 1 or more; got {most_examples}.")
-    if probe_steps != 0 and probe_steps < FEWEST_STEPS:
-        raise InputError(f"probe_steps must be 0, or {FEWEST_STEPS} or more; got {probe_steps}.")
-    if not isinstance(model, nn.Module):
-        raise InputError(f"The model must be a torch.nn.Module; got {type(model).__name__}.")
     recipe = recipe or Recipe()
+    _check_options(model, recipe, most_examples, probe_steps)
+    of_old = _signature(before, before_ids)
     known = _Known()
-    notes: list[str] = []
-    data = TrainingData.of(
-        training,
-        training if validation is None else validation,
-        recipe,
-        class_names=class_names,
-        workers=workers,
-    )
-    samples: dict[str, tuple[int, int]] = {}
+    samples: dict[str, Sample] = {}
+    for side, given in (("training", training), ("old", before)):
+        if given is not None and not isinstance(given, ClassProfile):
+            with _said_of(side):
+                samples[side] = Sample.of(given, most_examples, seed=seed)
+    data, first = _training_data(model, training, validation, recipe, class_names, workers)
 
-    def seen(side: str, given: Any, names: Sequence[str] | None, own_ids: Any) -> Observations:
-        sample = Sample.of(given, most_examples, seed=seed)
-        samples[side] = sample.examples, sample.of_all
-        notes.extend(sample.notes)
-        with known.timed(f"pass over the {side} data"):
+    def seen(side: str, names: Sequence[str] | None, own_ids: Any) -> Observations:
+        sample = samples[side]
+        with known.timed(f"pass over the {side} data"), _said_of(side, sample, model):
             return observe(
                 model,
                 sample.data,
                 maps=side == "training",
-                layers=before is not None and not isinstance(before, ClassProfile),
+                map_places=sample.mapped_places() if side == "training" else None,
+                layers="old" in samples,
                 layer=layer,
                 pooling=pooling,
                 class_names=names,
                 ids=sample.ids(own_ids),
+                groups=(of_old and of_old.groups) or GROUPS,
                 batch_size=batch_size,
                 model_name=model_name,
                 preprocessing=preprocessing,
                 progress=progress,
             )
 
+    def both(names: Sequence[str] | None) -> tuple[Observations, Observations | None]:
+        after = seen("training", names, ids)
+        return after, seen("old", names, before_ids) if "old" in samples else None
+
     names = class_names
-    if names is None and recipe.start == "weights" and labels_of(training) is None:
-        # A label that is a bare number means the output of that number, as in cross-entropy.
-        names = _names_of_outputs(model, data)
-    after = seen("training", training, names, ids)
+    of_outputs = names is None and recipe.start == "weights" and labels_of(training) is None
+    try:
+        if of_outputs:
+            # A label that is a bare number means the output of that number, as in cross-entropy.
+            names = _names_of_outputs(model, first, layer, pooling)
+        after, old = both(names)
+    except InputError:
+        if not of_outputs:
+            raise
+        # A label beyond the outputs says that they stand for other classes.
+        names = None
+        after, old = both(names)
     if after.labels is None:
         raise InputError("The training data have no labels; an update needs them.")
     shift = None
@@ -301,25 +317,16 @@ def preflight(
         reason = "there are no old data to compare with"
         known.none((*SHIFT_INDEX, *OF_OUTPUTS, "global_angle", *OF_EXAMPLES), reason)
     else:
-        whole = isinstance(before, ClassProfile)
-        old = before if whole else seen("old", before, names, before_ids)
-        shift = _shift(old, after, known)
+        shift = _shift(old or before, after, known)
     task = _task(after, known)
     _zero_shot(after.profile.outputs, recipe.start, known)
+    # Those with examples: labels 3 and 7 are two, whatever the model's outputs are.
     classes = len(np.unique(after.labels))
     with known.timed("controls"), same_random_state(device_of(model)), data.undisturbed():
         data.sizes = replace(data.sizes, classes=data.sizes.classes or classes)
         # That which will be trained: with a fresh classifier where the recipe asks for one.
         student, _ = started(model, recipe, data, untrained)
-        known.values |= {
-            # Those with examples: labels 3 and 7 are two, whatever the model's outputs are.
-            "classes": float(classes),
-            "training_examples": float(data.sizes.training_examples),
-            "examples_per_class": data.sizes.training_examples / classes,
-            "steps_per_epoch": float(data.sizes.steps_per_epoch),
-            "parameters": float(parameters(student)),
-            "flops": float(flops(student, data.first_inputs(1))),
-        }
+        known.values |= _controls(student, first, data.sizes, classes)
     tried = None
     if probe_steps:
         with known.timed("probe"):
@@ -327,13 +334,8 @@ def preflight(
                 model, training, validation, recipe=recipe, steps=probe_steps, meter=meter,
                 untrained=untrained, class_names=names, workers=workers,
             )  # fmt: skip
-        known.add("probe_loss_first", tried.losses[0])
-        known.add("probe_loss_slope", tried.loss_slope)
-        known.add("probe_gradient_norm_first", tried.gradient_norm_first)
-        known.add("probe_gradient_norm", tried.gradient_norm)
-        known.add("probe_parameter_change", tried.parameter_change)
-    else:
-        known.none(PROBED, "no probe was asked for")
+    _probed(tried, known)
+    of_samples = chain(*(sample.notes for sample in samples.values()))
     told = [result.warnings for result in (shift, task) if result is not None]
     return Preflight(
         values=known.values,
@@ -344,17 +346,118 @@ def preflight(
         probe=tried,
         recipe=recipe,
         data=data.sizes,
-        sample=samples,
+        sample={side: (sample.examples, sample.of_all) for side, sample in samples.items()},
         hardware=hardware_of(device_of(model)),
         signature=after.profile.signature,  # type: ignore[arg-type]  # of a profile with examples
-        notes=tuple(dict.fromkeys([*notes, *after.profile.notes, *chain(*told)])),
+        notes=tuple(dict.fromkeys([*of_samples, *after.profile.notes, *chain(*told)])),
     )
 
 
-def _names_of_outputs(model: nn.Module, data: TrainingData) -> tuple[str, ...] | None:
-    with same_random_state(device_of(model)), data.undisturbed():
-        inputs = data.first_inputs(1)
-    scores = observe(model, [(inputs, torch.zeros(1, dtype=torch.int64))], progress=False)
+_SIDES = {
+    "training": "new data (training)", "old": "old data (before)", "validation": "validation data",
+}  # fmt: skip
+
+
+def _check_options(model: Any, recipe: Any, most_examples: int, probe_steps: int) -> None:
+    if most_examples < 1:
+        raise InputError(f"most_examples must be 1 or more; got {most_examples}.")
+    if probe_steps != 0 and probe_steps < FEWEST_STEPS:
+        raise InputError(f"probe_steps must be 0, or {FEWEST_STEPS} or more; got {probe_steps}.")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"The model must be a torch.nn.Module; got {type(model).__name__}.")
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"recipe must be a resque.Recipe; got {type(recipe).__name__}.")
+
+
+def _signature(before: Any, before_ids: Any) -> Signature | None:
+    """Return the signature of the profile of the old data; None if it is no profile."""
+    profile = before if isinstance(before, ClassProfile) else None
+    if before_ids is not None and (before is None or profile is not None):
+        told = "None" if profile is None else "a profile, which has taken them in"
+        raise InputError(f"before_ids are those of old data, and before is {told}. Leave them out.")
+    if profile is None:
+        return None
+    if profile.signature is None:
+        raise InputError("before is an empty profile; profile the old data with resque.profile.")
+    return profile.signature
+
+
+def _training_data(
+    model: nn.Module,
+    training: Any,
+    validation: Any,
+    recipe: Recipe,
+    class_names: Sequence[str] | None,
+    workers: int,
+) -> tuple[TrainingData, Any]:
+    """Return the data of the update, and the inputs of one validation example.
+
+    The model has run on an example of each of them.
+    """
+    sides = [("training", training)]
+    if validation is not None:
+        sides.append(("validation", validation))
+    # The first time without the validation data, so that an error says which it is of.
+    for side, validated in sides:
+        with _said_of(side), same_random_state(device_of(model)):
+            data = TrainingData.of(
+                training, validated, recipe, class_names=class_names, workers=workers
+            )
+            with data.undisturbed():
+                first = data.first_inputs(1)
+                flops(model, first)
+    return data, first
+
+
+def _controls(
+    student: nn.Module, inputs: Any, sizes: DataSizes, classes: int
+) -> dict[str, float | None]:
+    return {
+        "classes": float(classes),
+        "training_examples": float(sizes.training_examples),
+        "examples_per_class": sizes.training_examples / classes,
+        "steps_per_epoch": float(sizes.steps_per_epoch),
+        "parameters": float(parameters(student)),
+        "flops": float(flops(student, inputs)),
+    }
+
+
+def _probed(tried: Probe | None, known: _Known) -> None:
+    if tried is None:
+        known.none(PROBED, "no probe was asked for")
+        return
+    known.add("probe_loss_first", tried.losses[0])
+    known.add("probe_loss_slope", tried.loss_slope)
+    known.add("probe_gradient_norm_first", tried.gradient_norm_first)
+    known.add("probe_gradient_norm", tried.gradient_norm)
+    known.add("probe_parameter_change", tried.parameter_change)
+
+
+@contextmanager
+def _said_of(
+    side: str, sample: Sample | None = None, model: nn.Module | None = None
+) -> Iterator[None]:
+    """Let an error say which data it is of, and whether the model's own weights are to blame."""
+    try:
+        yield
+    except InputError as error:
+        some = "a sample of " if sample is not None and sample.examples < sample.of_all else ""
+        weights = "" if model is None else _not_finite_in(model)
+        raise InputError(f"On {some}the {_SIDES[side]}: {error}{weights}") from error
+
+
+def _not_finite_in(model: nn.Module) -> str:
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f" The model's own {name!r} contains NaN or infinity."
+    return ""
+
+
+def _names_of_outputs(
+    model: nn.Module, inputs: Any, layer: str | None, pooling: str
+) -> tuple[str, ...] | None:
+    one = [(inputs, torch.zeros(1, dtype=torch.int64))]
+    scores = observe(model, one, maps=False, layer=layer, pooling=pooling, progress=False)
     if scores.probabilities is None:
         return None
     return tuple(map(str, range(scores.probabilities.shape[1])))
@@ -364,11 +467,14 @@ def _shift(
     old: ClassProfile | Observations, after: Observations, known: _Known
 ) -> ShiftIndex | None:
     found = None
+    profile = old if isinstance(old, ClassProfile) else old.profile
     try:
-        with known.timed("RESQUE_dist"):
-            found = shift_index(
-                old if isinstance(old, ClassProfile) else old.profile, after.profile
+        if profile.by_label is None:
+            raise InputError(
+                "The old data (before) have no labels; give labelled data, or a profile of such."
             )
+        with known.timed("RESQUE_dist"):
+            found = shift_index(profile, after.profile)
     except NotComparableError:
         raise
     except InputError as error:
@@ -450,6 +556,10 @@ class _Known:
         self.seconds[name] = time.perf_counter() - start
 
 
+# An IterableDataset may have a length, and its examples no places all the same.
+_WITHOUT_PLACES = (IterableDataset, Mapping, str, bytes)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Some examples of a data set, each class with its share.
@@ -479,27 +589,43 @@ class Sample:
             )
         return given if self.places is None else np.asarray(given)[self.places]
 
+    def mapped_places(self) -> np.ndarray:
+        """Return the places in the sample of the examples whose last map is looked at."""
+        labels = labels_of(self.data)
+        return mapped_places(
+            np.zeros(self.examples, np.int64) if labels is None else labels.numpy()
+        )
+
     @classmethod
     def of(cls, data: Any, most: int, *, seed: int) -> Sample:
         """Return at most so many examples of arrays, a Dataset or a DataLoader.
 
         Where labels are not known without loading the examples, all have the same chance.
+
+        Raises:
+            InputError: the data are none of these, do not know how many examples they have, have
+                none, or have more classes than that.
         """
         if isinstance(data, tuple | list) and len(data) != 2:
             raise InputError(
                 f"Data must be a pair (inputs, labels), a Dataset or a DataLoader; got a "
                 f"{type(data).__name__} of {len(data)}."
             )
+        if isinstance(data, tuple | list) and data[1] is None:
+            data = data[0]
         whole: Any = data.dataset if isinstance(data, DataLoader) else data
+        if isinstance(whole, _WITHOUT_PLACES) or not hasattr(whole, "__len__"):
+            of = f" of {type(whole).__name__}" if whole is not data else ""
+            raise InputError(
+                "A pre-flight needs data that know how many examples they have: a pair (inputs, "
+                f"labels), a Dataset or a DataLoader of one; got {type(data).__name__}{of}."
+            )
         if isinstance(data, DataLoader) and (drawn := places_of(data)) is not None:
             # What its sampler leaves out is no part of the data.
             whole = Subset(whole, drawn.tolist())
-        if not isinstance(whole, tuple | list) and not hasattr(whole, "__len__"):
-            raise InputError(
-                "A pre-flight needs data that know how many examples they have: a pair (inputs, "
-                f"labels), a Dataset or a DataLoader of one; got {type(data).__name__}."
-            )
         n = len(data[0]) if isinstance(data, tuple | list) else len(whole)
+        if not n:
+            raise InputError("The data hold no examples; expected one or more.")
         if n <= most and not isinstance(data, DataLoader):
             return cls(data, None, n, n)
         labels = labels_of(whole)

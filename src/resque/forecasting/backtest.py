@@ -1,0 +1,393 @@
+"""How good the forecaster has been, on updates that it had not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from scipy.stats import rankdata
+
+from resque.errors import InputError, nearest
+from resque.forecasting.baselines import BASELINES, Baseline
+from resque.forecasting.experience import Distribution, Experience, reading_of
+from resque.forecasting.outcome import outcome_of
+from resque.forecasting.outlook import Outlook
+from resque.forecasting.predictors import known_of, share_of
+from resque.history.records import Recipe, Target, fields_of
+
+if TYPE_CHECKING:
+    from resque.forecasting.regression import Floats
+    from resque.history.update import Update
+
+HoldOut = Literal["time", "update", "change", "network", "data", "recipe"]
+OURS = "forecast"
+LEVEL = 0.9
+_TAIL = (1 - LEVEL) / 2
+_RESAMPLES = 1000
+# Experiences whose sizes differ by less than this share have the same variances.
+_ALIKE = 0.9
+_FEWEST_KNOWN = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foretold:
+    """One update, what was foretold of it without it, and what it came to.
+
+    Attributes:
+        update: its id.
+        group: what was left out with it.
+        method: "forecast", or the name of a baseline.
+        epochs: paid for, (median, lower, upper).
+        accuracy: at best, likewise.
+        reaches: probability of the target.
+        true_epochs: paid for.
+        true_accuracy: at best.
+        reached: whether the target was met.
+        pinball: loss of the three quantiles of the logarithm of the epochs.
+    """
+
+    update: str
+    group: str
+    method: str
+    epochs: tuple[float, float, float]
+    accuracy: tuple[float, float, float]
+    reaches: float
+    true_epochs: float
+    true_accuracy: float
+    reached: bool
+    pinball: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """How well one method did; each number with its 90 % bootstrap interval over groups.
+
+    Attributes:
+        method: "forecast", or the name of a baseline.
+        updates: that were foretold.
+        groups: that were left out.
+        values: name -> (value, lower, upper): "epochs_error", median of |forecast / truth - 1|;
+            "epochs_coverage" of the 90 % intervals; "epochs_width", mean ratio of the upper to
+            the lower bound, as a logarithm; "pinball", mean loss of the 5 %, 50 % and 95 %
+            quantiles of the logarithm of the epochs; "rank_correlation" (Spearman);
+            "accuracy_error", mean absolute; "accuracy_coverage"; "brier" of the probability of
+            the target.
+    """
+
+    method: str
+    updates: int
+    groups: int
+    values: Mapping[str, tuple[float, float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the score as plain JSON types."""
+        return fields_of(self) | {"values": {k: list(v) for k, v in self.values.items()}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backtest:
+    """What a forecaster and simpler methods foretold of updates that they had not seen.
+
+    Attributes:
+        hold_out: what was left out in turn.
+        target: at which the updates were read.
+        foretold: one row for each update and method.
+        scores: one for each method, the forecast first.
+    """
+
+    hold_out: HoldOut
+    target: Target
+    foretold: tuple[Foretold, ...]
+    scores: tuple[Score, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as plain JSON types."""
+        return {
+            "hold_out": self.hold_out,
+            "target": str(self.target),
+            "scores": [score.to_dict() for score in self.scores],
+        }
+
+
+def backtest(
+    updates: Iterable[Update],
+    *,
+    others: Sequence[Update] = (),
+    hold_out: HoldOut = "time",
+    target: Target | None = None,
+    baselines: Sequence[Baseline] = BASELINES,
+    from_update: int = 0,
+    each: Callable[[str], None] = lambda _: None,
+) -> Backtest:
+    """Return how well updates would have been foretold without them.
+
+    Args:
+        updates: to be foretold, in any order.
+        others: updates that are always known, such as the corpus.
+        hold_out: what is unknown when an update is foretold: "time", all that came later;
+            "update", itself; "change", "network", "data" or "recipe", all updates of the same.
+        target: at which updates are read; by default that of the first update.
+        baselines: what the forecast is compared with.
+        from_update: with "time", how many come first that are not foretold.
+        each: called with a word on each update that has been foretold.
+
+    Raises:
+        InputError: there is no such way to hold out, or too few updates.
+
+    Example:
+        >>> from resque.forecasting.corpus import corpus_updates
+        >>> found = backtest(corpus_updates(), hold_out="network", baselines=())
+        >>> found.scores[0].method
+        'forecast'
+    """
+    if hold_out not in get_args(HoldOut):
+        raise InputError(
+            f"hold_out must be one of {', '.join(get_args(HoldOut))}; got {hold_out!r}."
+            f"{nearest(str(hold_out), get_args(HoldOut))}"
+        )
+    ordered = sorted(updates, key=lambda update: update.started)
+    if target is None:
+        if not ordered:
+            raise InputError("There are no updates to foretell.")
+        target = ordered[0].target
+    read = reading_of("epochs", target)
+    usable = [u for u in ordered if read(u) is not None and u.peak_accuracy is not None]
+    if len(usable) < _FEWEST_KNOWN:
+        raise InputError(
+            f"A backtest needs {_FEWEST_KNOWN} updates or more that tell how long they took to "
+            f"{target}; got {len(usable)} of {len(ordered)}."
+        )
+    rows: list[Foretold] = []
+    memory = _Memory()
+    for group, past, asked in _folds(usable, others, hold_out, from_update):
+        rows.extend(_of_fold(group, past, asked, target, baselines, memory))
+        each(group)
+    if not rows:
+        raise InputError(
+            f"Leaving out by {hold_out} leaves nothing to foretell from: all updates are alike "
+            "in it."
+        )
+    methods = dict.fromkeys(row.method for row in rows)
+    return Backtest(
+        hold_out=hold_out,
+        target=target,
+        foretold=tuple(rows),
+        scores=tuple(score_of([r for r in rows if r.method == method]) for method in methods),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What is known when some updates are foretold: own updates, and others."""
+
+    own: Sequence[Update]
+    others: Sequence[Update]
+
+
+class _Memory:
+    """Variances of regressions that were fitted on nearly the same updates.
+
+    They hardly depend on a single one of many, and take far longer than all the rest.
+    """
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._variances: dict[str, Mapping[str, float]] = {}
+
+    def experience(self, past: _Past) -> Experience:
+        """Return the experience of what is known, with the variances of one much like it."""
+        size = len(past.own) + len(past.others)
+        if not _ALIKE * self._size <= size <= self._size / _ALIKE:
+            self._size, self._variances = size, {}
+        return Experience(past.own, past.others, self._variances)
+
+    def keep(self, experience: Experience, target: Target) -> None:
+        """Keep the variances of an experience that has just been used."""
+        for measure, at in (("epochs", target), ("peak_accuracy", None)):
+            learned = experience.learned(measure, at)
+            if learned is not None:
+                self._variances[measure] = learned.regression.variances
+
+
+def _folds(
+    updates: Sequence[Update], others: Sequence[Update], hold_out: HoldOut, from_update: int
+) -> Iterator[tuple[str, _Past, Sequence[Update]]]:
+    """Yield the name of each fold, what is known in it, and what is to be foretold."""
+    if hold_out in ("time", "update"):
+        for place, update in enumerate(updates):
+            known = updates[:place] if hold_out == "time" else _without(updates, update)
+            if place >= from_update and len(known) + len(others) >= _FEWEST_KNOWN:
+                yield update.id[:8], _Past(known, others), [update]
+        return
+    names = [known_of(update).groups[hold_out] for update in updates]
+    of_others = [known_of(update).groups[hold_out] for update in others]
+    for name in dict.fromkeys(names):
+        known = [u for u, own in zip(updates, names, strict=True) if own != name]
+        rest = [u for u, own in zip(others, of_others, strict=True) if own != name]
+        if len(known) + len(rest) >= _FEWEST_KNOWN:
+            asked = [u for u, own in zip(updates, names, strict=True) if own == name]
+            yield name, _Past(known, rest), asked
+
+
+def _without(updates: Sequence[Update], update: Update) -> list[Update]:
+    return [other for other in updates if other.id != update.id]
+
+
+def _of_fold(
+    group: str,
+    past: _Past,
+    asked: Sequence[Update],
+    target: Target,
+    baselines: Sequence[Baseline],
+    memory: _Memory,
+) -> Iterator[Foretold]:
+    experience = memory.experience(past)
+    if experience.learned("epochs", target) is None:
+        return
+    memory.keep(experience, target)
+    read_epochs, read_peak = reading_of("epochs", target), reading_of("peak_accuracy", None)
+    history = [*past.own, *past.others]
+    known = [known_of(update) for update in history]
+    paid = np.array([math.nan if (r := read_epochs(u)) is None else r[0] for u in history])
+    peaks = np.array([math.nan if (r := read_peak(u)) is None else r[0] for u in history])
+    there = np.isfinite(paid) & np.isfinite(peaks)
+    known = [k for k, usable in zip(known, there, strict=True) if usable]
+    for update in asked:
+        recipe = update.recipe or Recipe()
+        own = known_of(update)
+        outlook = Outlook(experience, own, target, recipe)
+        peak = outlook.of("peak_accuracy")
+        epochs, reaches = outlook.epochs()
+        if peak is not None:
+            yield _row(OURS, group, update, target, epochs.through(np.log), reaches, peak)
+        for baseline in baselines:
+            told = baseline.foretold(known, paid[there], own)
+            most = math.log(recipe.max_epochs)
+            capped = Distribution(np.minimum(told.values, most), told.weights)
+            yield _row(
+                baseline.name, group, update, target, capped,
+                told.share_below(most - 1e-9),
+                baseline.foretold(known, peaks[there], own),
+            )  # fmt: skip
+
+
+def _row(
+    method: str,
+    group: str,
+    update: Update,
+    target: Target,
+    epochs: Distribution,
+    reaches: float,
+    peak: Distribution,
+) -> Foretold:
+    """Return a row from distributions of the logarithm of the epochs and of the log odds."""
+    outcome = outcome_of(update, target)
+    true = update.epochs if outcome is None else outcome.epochs
+    quantiles = _three(epochs)
+    errors = [math.log(true) - quantile for quantile in quantiles]
+    shares = (0.5, _TAIL, 1 - _TAIL)
+    pinball = [max(share * e, (share - 1) * e) for share, e in zip(shares, errors, strict=True)]
+    accuracy = share_of(np.array(_three(peak)))
+    return Foretold(
+        update=update.id,
+        group=group,
+        method=method,
+        epochs=tuple(np.exp(quantiles).tolist()),
+        accuracy=tuple(accuracy.tolist()),
+        reaches=reaches,
+        true_epochs=true,
+        true_accuracy=update.peak_accuracy or 0.0,
+        reached=update.reached if outcome is None else outcome.reached,
+        pinball=float(np.mean(pinball)),
+    )
+
+
+def _three(distribution: Distribution) -> list[float]:
+    """Return median, lower and upper bound; the extremes where there are too few values."""
+    bounds = [distribution.quantile(_TAIL), distribution.quantile(1 - _TAIL)]
+    extremes = distribution.values.min(), distribution.values.max()
+    return [
+        distribution.median(),
+        *(e if math.isnan(b) else b for b, e in zip(bounds, extremes, strict=True)),
+    ]
+
+
+def score_of(rows: Sequence[Foretold]) -> Score:
+    """Return how well one method did.
+
+    Args:
+        rows: of one method.
+    """
+    names = np.array([row.group for row in rows])
+    groups = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
+    table = _Table.of(rows)
+    rng = np.random.default_rng(0)
+    drawn = [
+        np.concatenate([groups[at] for at in rng.integers(0, len(groups), len(groups))])
+        for _ in range(_RESAMPLES if len(groups) > 1 else 0)
+    ]
+    resampled = [table.scores(places) for places in drawn]
+    values = {}
+    for name, value in table.scores(np.arange(len(rows))).items():
+        of = [scores[name] for scores in resampled]
+        lower, upper = np.nanquantile(of, [_TAIL, 1 - _TAIL]) if of else (math.nan, math.nan)
+        values[name] = (value, float(lower), float(upper))
+    return Score(method=rows[0].method, updates=len(rows), groups=len(groups), values=values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What is scored of each row, as columns (rows,)."""
+
+    epochs_error: Floats
+    covered: Floats
+    width: Floats
+    pinball: Floats
+    foretold: Floats
+    true: Floats
+    accuracy_error: Floats
+    accuracy_covered: Floats
+    brier: Floats
+
+    @classmethod
+    def of(cls, rows: Sequence[Foretold]) -> _Table:
+        epochs = np.array([row.epochs for row in rows])
+        accuracy = np.array([row.accuracy for row in rows])
+        true = np.array([row.true_epochs for row in rows])
+        best = np.array([row.true_accuracy for row in rows])
+        reached = np.array([row.reached for row in rows])
+        # Epochs and accuracies are counts over counts; the last digit decides nothing.
+        within = (epochs[:, 1] <= true * (1 + 1e-6)) & (true <= epochs[:, 2] * (1 + 1e-6))
+        at_best = (accuracy[:, 1] <= best + 1e-6) & (best <= accuracy[:, 2] + 1e-6)
+        return cls(
+            epochs_error=np.abs(epochs[:, 0] / true - 1),
+            covered=within.astype(float),
+            width=np.log(epochs[:, 2] / epochs[:, 1]),
+            pinball=np.array([row.pinball for row in rows]),
+            foretold=epochs[:, 0],
+            true=true,
+            accuracy_error=np.abs(accuracy[:, 0] - best),
+            accuracy_covered=at_best.astype(float),
+            brier=(np.array([row.reaches for row in rows]) - reached) ** 2,
+        )
+
+    def scores(self, places: Any) -> dict[str, float]:
+        return {
+            "epochs_error": float(np.median(self.epochs_error[places])),
+            "epochs_coverage": float(self.covered[places].mean()),
+            "epochs_width": float(self.width[places].mean()),
+            "pinball": float(self.pinball[places].mean()),
+            "rank_correlation": _spearman(self.foretold[places], self.true[places]),
+            "accuracy_error": float(self.accuracy_error[places].mean()),
+            "accuracy_coverage": float(self.accuracy_covered[places].mean()),
+            "brier": float(self.brier[places].mean()),
+        }
+
+
+def _spearman(one: Floats, other: Floats) -> float:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return math.nan
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])

@@ -1,0 +1,169 @@
+"""Outlook: what one update that is not yet made may come to, as far as is known."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from resque.errors import InputError
+from resque.forecasting.experience import CURVE_EPOCHS, FEW, Distribution, Experience, Learned
+from resque.forecasting.forecast import TrackRecord
+from resque.forecasting.outcome import outcome_of
+from resque.forecasting.predictors import CHANGE, Known, logit, share_of
+from resque.history.records import Accuracy, Recipe, Target
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from resque.forecasting.regression import Floats
+
+_Found = TypeVar("_Found", Learned, Distribution)
+
+
+class Outlook:
+    """The distributions of the measures of one update, by what is known before.
+
+    Attributes:
+        known: what that is.
+        seen: grouping -> known updates that share its group.
+        unseen: groupings whose group too few of them share.
+
+    Args:
+        experience: of updates that have been made.
+        known: of the update.
+        target: what ends it.
+        recipe: how it is trained.
+    """
+
+    def __init__(
+        self, experience: Experience, known: Known, target: Target, recipe: Recipe
+    ) -> None:
+        self.experience, self.known = experience, known
+        self.target, self.recipe = target, recipe
+        self.row = experience.scale.rows([known])
+        self.seen = experience.seen(known)
+        self.unseen = tuple(
+            name for name, updates in self.seen.items() if name != CHANGE and updates < FEW
+        )
+
+    def of(self, measure: str, target: Target | None = None) -> Distribution | None:
+        """Return the distribution of a measure, on the scale of its regression."""
+        learned = self.experience.learned(measure, target)
+        if learned is None:
+            return None
+        errors = learned.errors(self.unseen)
+        there = np.isfinite(errors)
+        foretold = learned.regression.predict(self.row)
+        return Distribution(
+            foretold.mean[0] + foretold.sd[0] * errors[there],
+            self.experience.weights(learned.places[there]),
+        )
+
+    def epochs(self) -> tuple[Distribution, float]:
+        """Return the distribution of the epochs paid for, and the probability of the target."""
+        if isinstance(self.target, Accuracy):
+            return self._epochs_to(self.target)
+        found = self.needed(self.of("epochs", self.target))
+        reaches = found.share_below(math.log(self.recipe.max_epochs))
+        # No plateau is shorter than the patience with which it is waited for.
+        least = min(self.target.patience, self.recipe.max_epochs)
+        epochs = np.clip(np.exp(found.values), least, self.recipe.max_epochs)
+        return Distribution(epochs, found.weights), reaches
+
+    def _epochs_to(self, target: Accuracy) -> tuple[Distribution, float]:
+        """Return the same for an accuracy, from the learning curves that the update may have.
+
+        Each known update gives one: what is foretold, and at each epoch the error that was made
+        with that update, so that curves stay as smooth as they are.
+        """
+        epochs, learned = self._curves()
+        columns = [np.full(len(learned[0].places), self._log_odds_before())]
+        for each in learned:
+            foretold = each.regression.predict(self.row)
+            columns.append(foretold.mean[0] + foretold.sd[0] * each.errors(self.unseen))
+        curves = np.column_stack(columns)
+        there = np.isfinite(curves).all(axis=1)
+        weights = self.experience.weights(learned[0].places)[there]
+        spent, reach = _crossings(epochs, curves[there], logit(target.value))
+        return Distribution(spent, weights), float(weights[reach].sum() / weights.sum())
+
+    def _curves(self) -> tuple[Floats, list[Learned]]:
+        """Return 0 and the epochs at which accuracy is foretold, and what is learned of each."""
+        epochs = [epoch for epoch in CURVE_EPOCHS if epoch < self.recipe.max_epochs]
+        # Beyond the last of them accuracy is taken to stay where it is.
+        ends = [*epochs, min(self.recipe.max_epochs, CURVE_EPOCHS[-1])]
+        learned = [self.needed(self.experience.learned(f"accuracy at {end:g}")) for end in ends]
+        return np.array([0.0, *epochs, self.recipe.max_epochs]), learned
+
+    def _log_odds_before(self) -> float:
+        """Return the log odds of the accuracy before the first step: measured, or chance."""
+        known = self.known.predictors
+        if "error_before" in known:
+            return -known["error_before"]
+        return logit(math.exp(-known["classes"])) if "classes" in known else logit(0.0)
+
+    def track_record(self) -> TrackRecord:
+        """Return how well the known updates are foretold in the same way."""
+        if isinstance(self.target, Accuracy):
+            foretold, true = self._foretold_crossings(self.target)
+        else:
+            epochs = self.needed(self.experience.learned("epochs", self.target))
+            mean, _ = epochs.foretold(self.unseen)
+            there = np.isfinite(mean) & ~epochs.censored
+            foretold, true = np.exp(mean[there]), np.exp(epochs.y[there])
+        peak = self.needed(self.experience.learned("peak_accuracy"))
+        best, _ = peak.foretold(self.unseen)
+        known = np.isfinite(best) & ~peak.censored
+        missed = np.abs(share_of(best) - share_of(peak.y))[known]
+        return TrackRecord(
+            updates=len(true),
+            unseen=peak.checkable(self.unseen),
+            epochs_error=float(np.median(np.abs(foretold / true - 1))) if len(true) else math.nan,
+            accuracy_error=float(missed.mean()) if len(missed) else math.nan,
+        )
+
+    def _foretold_crossings(self, target: Accuracy) -> tuple[Floats, Floats]:
+        """Return the epochs to an accuracy that are foretold of the known updates, and the true."""
+        epochs, learned = self._curves()
+        columns = [each.foretold(self.unseen)[0] for each in learned]
+        curves = np.column_stack([columns[0], *columns])
+        spent, _ = _crossings(epochs, np.nan_to_num(curves, nan=-math.inf), logit(target.value))
+        outcomes = [outcome_of(self.experience.updates[at], target) for at in learned[0].places]
+        usable = np.array([bool(o and o.reached and o.epochs > 0) for o in outcomes]) & np.isfinite(
+            curves
+        ).all(axis=1)
+        true = np.array([o.epochs if o else math.nan for o in outcomes])
+        return spent[usable], true[usable]
+
+    def needed(self, found: _Found | None) -> _Found:
+        """Return what was found, or raise InputError where nothing was."""
+        if found is None:
+            raise InputError(
+                f"None of the {len(self.experience.updates)} known updates tells enough of this: "
+                "fewer than two met their target. Measure more updates, or use the corpus."
+            )
+        return found
+
+
+def _crossings(epochs: Floats, curves: Floats, wanted: float) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return after how many epochs learning curves reach a value, and which of them do.
+
+    Those that do not are given all epochs.
+
+    Args:
+        epochs: (epochs,), from 0 to the last that is trained.
+        curves: (curves, epochs); what has been reached once stays.
+        wanted: the value.
+    """
+    curves = np.maximum.accumulate(curves, axis=1)
+    reach = curves[:, -1] >= wanted
+    after = np.argmax(curves >= wanted, axis=1)
+    before = np.maximum(after - 1, 0)
+    places = np.arange(len(curves))
+    low, high = curves[places, before], curves[places, after]
+    rise = np.where(after > before, high - low, 1.0)
+    share = np.where(after > before, (wanted - low) / np.where(rise > 0, rise, 1.0), 0.0)
+    crossed = epochs[before] + share * (epochs[after] - epochs[before])
+    return np.where(reach, crossed, epochs[-1]), reach

@@ -1,0 +1,353 @@
+"""The forecast, on histories whose law is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import resque
+from resque.errors import InputError
+from resque.forecasting.experience import Distribution, Experience
+from resque.forecasting.forecaster import Forecaster
+from resque.history.records import Accuracy, Plateau, Recipe
+from simulated import TARGET, curve_of, preflight_of, simulated
+
+RECIPE = Recipe(max_epochs=200, validation_interval=0.5)
+
+
+def asked(x: float, **options: Any) -> resque.Preflight:
+    return preflight_of(x, recipe=RECIPE, **{"network": "network 0"} | options)
+
+
+@pytest.fixture(scope="module")
+def forecaster() -> Forecaster:
+    return Forecaster(simulated(120), corpus=False)
+
+
+def test_the_median_follows_the_law(forecaster: Forecaster) -> None:
+    """Epochs are exp(1.2 + 0.5 x + effect) and at least the patience, 3."""
+    medians = [
+        forecaster.forecast(asked(x), target=TARGET, from_scratch=False).epochs.median
+        for x in (0.5, 1.5, 2.5)
+    ]
+    assert medians[1] / medians[0] == pytest.approx(math.exp(0.5), rel=0.25)
+    assert medians[2] / medians[1] == pytest.approx(math.exp(0.5), rel=0.25)
+
+
+def test_intervals_cover() -> None:
+    """Of 150 new updates of one law, 90 % within three binomial standard errors, 0.073."""
+    updates = simulated(300, noise=0.3)
+    forecaster = Forecaster(updates[:150], corpus=False)
+    covered = []
+    for update in updates[150:]:
+        known = resque.Preflight.from_dict(update.preflight)  # type: ignore[arg-type]
+        epochs = forecaster.forecast(known, target=TARGET, from_scratch=False).epochs
+        # No plateau is shorter than its patience; the law knows nothing of that.
+        covered.append(epochs.lower <= max(update.epochs, 3.0) <= epochs.upper)
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.073)
+
+
+def test_own_updates_take_over_from_others() -> None:
+    """The user's updates take twice as long as those of the others; their network is new."""
+    others = simulated(150, level=2.0, seed=1)
+    own = [
+        replace(u, signature=replace(u.signature, model="mine"))
+        for u in simulated(40, level=2.0 + math.log(2), networks=1, network_sd=0.0, seed=2)
+    ]
+    own = [replace(u, preflight=_of_network(u.preflight, "mine")) for u in own]
+    found = [
+        Forecaster(own[:n], corpus=others)
+        .forecast(asked(0.0, network="mine"), target=TARGET, from_scratch=False)
+        .epochs
+        for n in (0, 3, 10, 40)
+    ]
+    medians = [epochs.median for epochs in found]
+    # The truth is 2 exp(2) = 14.8; without own updates it is that of the others, 7.4.
+    assert medians[0] == pytest.approx(7.4, rel=0.25)
+    assert medians[0] < medians[1]
+    assert medians[2] == pytest.approx(14.8, rel=0.2)
+    assert medians[3] == pytest.approx(14.8, rel=0.1)
+    widths = [math.log(epochs.upper / epochs.lower) for epochs in found]
+    assert widths[3] < widths[0]
+
+
+def _of_network(preflight: Any, network: str) -> dict[str, Any]:
+    return preflight | {"signature": preflight["signature"] | {"model": network}}
+
+
+def test_censored_updates_inform_as_censored() -> None:
+    """Updates that gave up after 4 epochs say that it takes longer, and not that it takes 4."""
+    whole = simulated(150, level=1.2, noise=0.2)
+    cut = simulated(150, level=1.2, noise=0.2, most_epochs=4.0)
+    assert 30 < sum(not update.reached for update in cut) < 100
+    wanted = asked(1.5)
+    truth = Forecaster(whole, corpus=False).forecast(wanted, target=TARGET, from_scratch=False)
+    minded = Forecaster(cut, corpus=False).forecast(wanted, target=TARGET, from_scratch=False)
+    naive = [replace(u, ended="plateau") for u in cut]
+    ignored = Forecaster(naive, corpus=False).forecast(wanted, target=TARGET, from_scratch=False)
+    assert minded.epochs.median == pytest.approx(truth.epochs.median, rel=0.3)
+    assert ignored.epochs.median < 0.75 * truth.epochs.median
+
+
+def test_outside_of_what_was_seen_it_says_so_and_widens(forecaster: Forecaster) -> None:
+    inside = forecaster.forecast(asked(0.0), target=TARGET, from_scratch=False)
+    outside = forecaster.forecast(asked(6.0), target=TARGET, from_scratch=False)
+    assert not any("Beyond" in note for note in inside.notes)
+    assert any("Beyond all that the known updates show: ridge" in n for n in outside.notes)
+    assert _width(outside) > _width(inside)
+
+
+def _width(forecast: resque.Forecast) -> float:
+    assert forecast.epochs is not None
+    return math.log(forecast.epochs.upper / forecast.epochs.lower)
+
+
+def test_a_new_network_makes_it_wider_and_is_told(forecaster: Forecaster) -> None:
+    known = forecaster.forecast(asked(1.0), target=TARGET, from_scratch=False)
+    new = forecaster.forecast(asked(1.0, network="other"), target=TARGET, from_scratch=False)
+    assert new.track_record.unseen == ("network",)
+    assert known.track_record.unseen == ()
+    assert any(note.startswith("Known updates of this network: 0") for note in new.notes)
+    assert _width(new) > _width(known)
+
+
+@pytest.mark.parametrize(("level", "needed"), [(0.9, 19), (0.5, 3), (0.99, 199)])
+def test_too_few_updates_are_refused_with_the_number_needed(level: float, needed: int) -> None:
+    few = simulated(needed - 1, networks=1)
+    with pytest.raises(InputError, match=rf"needs {needed} updates .*there are {needed - 1},"):
+        Forecaster(few, corpus=False).forecast(
+            asked(0.0), target=TARGET, confidence_level=level, from_scratch=False
+        )
+    enough = simulated(needed, networks=1)
+    found = Forecaster(enough, corpus=False).forecast(
+        asked(0.0), target=TARGET, confidence_level=level, from_scratch=False
+    )
+    assert found.confidence_level == level
+
+
+def test_time_and_energy_are_those_of_the_probe() -> None:
+    """20 steps an epoch at 0.1 s and 3 J, and a validation like a step every half epoch."""
+    updates = simulated(60)
+    known = asked(1.5, joules_per_step=3.0)
+    found = Forecaster(updates, corpus=False).forecast(
+        known, target=TARGET, grid=500, from_scratch=False
+    )
+    epochs = found.distributions["epochs"].median()
+    # The updates took 2 s an epoch, and their probes foretold 20 x 0.1 s, with no validation.
+    assert found.duration_s is not None
+    assert found.energy_kwh is not None
+    assert found.carbon_kg is not None
+    seconds = epochs * 20 * 0.1 + (2 * epochs + 1) * 0.1
+    assert found.duration_s.median == pytest.approx(seconds, rel=0.02)
+    assert found.energy_kwh.median == pytest.approx(seconds * 30 / 3.6e6, rel=0.02)
+    assert found.carbon_kg.median == pytest.approx(0.5 * found.energy_kwh.median)
+    assert found.carbon_kg.upper == pytest.approx(0.5 * found.energy_kwh.upper)
+
+
+def test_another_machine_by_its_seconds_and_joules(forecaster: Forecaster) -> None:
+    known = asked(1.0, joules_per_step=3.0)
+    here = forecaster.forecast(known, target=TARGET, from_scratch=False)
+    there = forecaster.forecast(known, target=TARGET, seconds_per_step=0.01, from_scratch=False)
+    assert here.duration_s is not None
+    assert there.duration_s is not None
+    assert there.duration_s.median == pytest.approx(here.duration_s.median / 10)
+    # Never another machine's joules.
+    assert here.energy_kwh is not None
+    assert there.energy_kwh is None
+    assert there.missing["energy_kwh"] == "the pre-flight measured no joules of a step"
+    assert "another machine" in there.machine
+    both = forecaster.forecast(
+        known, target=TARGET, seconds_per_step=0.01, joules_per_step=3.0, from_scratch=False
+    )
+    assert both.energy_kwh is not None
+    assert both.energy_kwh.median == pytest.approx(here.energy_kwh.median)
+
+
+def test_without_a_probe_there_is_no_time(forecaster: Forecaster) -> None:
+    found = forecaster.forecast(
+        asked(1.0, seconds_per_step=None), target=TARGET, grid="FRA", from_scratch=False
+    )
+    assert found.duration_s is None
+    assert found.energy_kwh is None
+    assert found.carbon_kg is None
+    assert set(found.missing) >= {"duration_s", "energy_kwh", "carbon_kg"}
+
+
+def test_an_accuracy_is_read_from_learning_curves() -> None:
+    """Curves rise to a peak that x decides with a pace of 2 epochs; noise is small."""
+    rng = np.random.default_rng(0)
+    updates = []
+    for update in simulated(80, networks=1, network_sd=0.0):
+        peak = update.peak_accuracy or 0.0
+        curve = curve_of(peak, 2.0 * math.exp(0.05 * rng.normal()), 20.0)
+        updates.append(replace(update, curve=curve, epochs=20.0, ended="plateau"))
+    forecaster = Forecaster(updates, corpus=False)
+    found = forecaster.forecast(asked(-2.0), target=Accuracy(0.8), from_scratch=False)
+    # The peak is 1 / (1 + exp(-2.5)) = 0.924; 0.8 is reached when exp(-e / 2) = 0.124 / 0.424.
+    assert found.epochs.median == pytest.approx(-2 * math.log(0.124 / 0.424), rel=0.3)
+    assert found.reaches_target > 0.95
+    hopeless = forecaster.forecast(asked(2.0), target=Accuracy(0.9), from_scratch=False)
+    # The peak is 1 / (1 + exp(-0.5)) = 0.62.
+    assert hopeless.reaches_target < 0.05
+    assert hopeless.epochs.median == RECIPE.max_epochs
+
+
+def test_probabilities_of_the_target_are_calibrated_at_the_cap() -> None:
+    """With a cap at the median of the law, half of the updates reach their target."""
+    updates = simulated(200, noise=0.3, networks=1, network_sd=0.0, level=2.0)
+    forecaster = Forecaster(updates, corpus=False)
+    recipe = replace(RECIPE, max_epochs=math.exp(2.0))
+    found = forecaster.forecast(asked(0.0), target=TARGET, recipe=recipe, from_scratch=False)
+    assert found.reaches_target == pytest.approx(0.5, abs=0.2)
+    assert found.epochs.upper == recipe.max_epochs
+
+
+def test_from_scratch_is_told_beside_it(forecaster: Forecaster) -> None:
+    found = forecaster.forecast(asked(1.0), target=TARGET, confidence_level=0.5)
+    assert found.from_scratch is not None
+    assert found.from_scratch.recipe.start == "scratch"
+    assert found.from_scratch.from_scratch is None
+    assert any("another recipe" in note for note in found.from_scratch.notes)
+    fresh = asked(1.0)
+    fresh = replace(fresh, recipe=replace(fresh.recipe, start="scratch"))
+    assert forecaster.forecast(fresh, target=TARGET, confidence_level=0.5).from_scratch is None
+
+
+def test_it_is_json_and_words(forecaster: Forecaster) -> None:
+    found = forecaster.forecast(asked(1.0), target=TARGET, grid="FRA", from_scratch=False)
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert {"median", "lower", "upper", "unit"} == set(told["epochs"])
+    assert told["epochs"]["unit"] == "epochs"
+    assert told["duration_s"]["unit"] == "s"
+    assert 0 <= told["reaches_target"] <= 1
+    assert told["signature"]["weights"] == "0123456789abcdef"
+    assert "90% intervals" in str(found)
+    assert str(found.track_record) in str(found)
+
+
+def test_the_same_history_gives_the_same_forecast() -> None:
+    one, other = (
+        Forecaster(simulated(40), corpus=False).forecast(asked(0.5), target=TARGET).to_dict()
+        for _ in range(2)
+    )
+    assert one == other
+
+
+def test_an_update_that_is_in_the_corpus_too_counts_once() -> None:
+    updates = simulated(30)
+    assert len(Experience(updates[:10], [u for u in updates[10:]]).updates) == 30
+    assert len(Forecaster(updates[:10], corpus=updates).experience.updates) == 30
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+
+def test_no_update_at_all() -> None:
+    with pytest.raises(InputError, match="the history is empty, and the corpus is not used"):
+        Forecaster([], corpus=False)
+
+
+def test_a_history_of_one_update() -> None:
+    one = Forecaster(simulated(1), corpus=False)
+    with pytest.raises(InputError, match="None of the 1 known updates tells enough"):
+        one.forecast(asked(0.0), target=TARGET)
+
+
+def test_all_censored() -> None:
+    updates = simulated(40, level=4.0, most_epochs=4.0)
+    assert not any(update.reached for update in updates)
+    with pytest.raises(InputError, match="None of the 40 known updates tells enough"):
+        Forecaster(updates, corpus=False).forecast(asked(0.0), target=TARGET)
+
+
+def test_predictors_that_are_all_the_same() -> None:
+    one = simulated(1)[0]
+    same = [
+        replace(update, preflight=one.preflight, signature=one.signature)
+        for update in simulated(40, slope=0.0, networks=1)
+    ]
+    found = Forecaster(same, corpus=False).forecast(asked(0.0), target=TARGET, from_scratch=False)
+    assert found.epochs.median == pytest.approx(math.exp(1.2), rel=0.35)
+
+
+def test_a_target_above_anything_seen(forecaster: Forecaster) -> None:
+    updates = [replace(u, curve=curve_of(u.peak_accuracy or 0.5, 2.0, 20.0)) for u in simulated(40)]
+    best = max(u.peak_accuracy or 0.0 for u in updates)
+    found = Forecaster(updates, corpus=False).forecast(
+        asked(0.0), target=Accuracy(0.999), from_scratch=False
+    )
+    assert f"No known update has reached 0.999; the best {best:g}." in found.notes
+    assert found.reaches_target < 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"target": 0.9}, r"Accuracy or a Plateau; got 0\.9"),
+        ({"confidence_level": 1.0}, r"above 0 and below 1; got 1\.0"),
+        ({"confidence_level": -0.1}, r"above 0 and below 1; got -0\.1"),
+        ({"seconds_per_step": 0.0}, r"seconds_per_step must be above 0; got 0\.0"),
+        ({"joules_per_step": math.nan}, "joules_per_step must be above 0; got nan"),
+        ({"grid": "FRX"}, "FRX"),
+        ({"preflight": {"values": {}}}, "must be a Preflight, .*got dict"),
+    ],
+)
+def test_impossible_arguments(forecaster: Forecaster, options: dict[str, Any], told: str) -> None:
+    given = {"preflight": asked(0.0), "target": TARGET} | options
+    with pytest.raises(InputError, match=told):
+        forecaster.forecast(given.pop("preflight"), **given)
+
+
+def test_joules_of_a_machine_whose_seconds_nobody_knows(forecaster: Forecaster) -> None:
+    with pytest.raises(InputError, match="joules_per_step needs seconds_per_step, or a probe"):
+        forecaster.forecast(asked(0.0, seconds_per_step=None), target=TARGET, joules_per_step=3.0)
+
+
+# --- distributions -----------------------------------------------------------------------------
+
+
+def test_quantiles_count_the_update_to_come() -> None:
+    """Of 19 values the greatest is the 95 % bound; of 18 there is none."""
+    nineteen = Distribution(np.arange(19.0), np.ones(19))
+    assert (nineteen.quantile(0.05), nineteen.quantile(0.95)) == (0.0, 18.0)
+    eighteen = Distribution(np.arange(18.0), np.ones(18))
+    assert math.isnan(eighteen.quantile(0.05))
+    assert math.isnan(eighteen.quantile(0.95))
+
+
+def test_quantiles_cover_new_values_of_the_same_kind() -> None:
+    """Exchangeable values: at least 90 % of 4,000, less four binomial standard errors, 0.019."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(4000):
+        *past, new = rng.normal(size=31)
+        known = Distribution(np.array(past), np.ones(30))
+        hits += known.quantile(0.05) <= new <= known.quantile(0.95)
+    assert hits / 4000 >= 0.9 - 0.019
+
+
+def test_weights_are_how_often_a_value_counts() -> None:
+    values = np.array([1.0, 2.0, 3.0])
+    weighted = Distribution(values, np.array([20.0, 30.0, 10.0]))
+    repeated = Distribution(np.repeat(values, [20, 30, 10]), np.ones(60))
+    for share in (0.05, 0.3, 0.6, 0.95):
+        assert weighted.quantile(share) == repeated.quantile(share)
+    assert weighted.median() == repeated.median() == 2.0
+    assert weighted.share_below(2.0) == pytest.approx(50 / 60)
+
+
+def test_a_product_with_an_independent_number() -> None:
+    ones = Distribution(np.array([1.0, 2.0]), np.ones(2))
+    found = ones.times(Distribution(np.array([10.0]), np.array([7.0])))
+    assert sorted(found.values) == [10.0, 20.0]
+    assert found.weights.sum() == pytest.approx(7.0)
+
+
+def test_a_target_of_a_plateau_is_never_met_before_its_patience(forecaster: Forecaster) -> None:
+    found = forecaster.forecast(asked(-5.0), target=Plateau(3, 0.002), from_scratch=False)
+    assert found.epochs.lower >= 3.0
