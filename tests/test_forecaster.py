@@ -240,7 +240,7 @@ def test_the_same_history_gives_the_same_forecast() -> None:
 
 def test_an_update_that_is_in_the_corpus_too_counts_once() -> None:
     updates = simulated(30)
-    assert len(Experience(updates[:10], [u for u in updates[10:]]).updates) == 30
+    assert len(Experience(updates[:10], updates[10:]).updates) == 30
     assert len(Forecaster(updates[:10], corpus=updates).experience.updates) == 30
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,27 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 import resque
+from resque.forecasting import preflight as preflight_module
 from resque.forecasting.preflight import MOST_EXAMPLES, Preflight, Sample, load_preflight, preflight
+from resque.rivals import table
 from resque.rivals.observations import observe
-from resque.rivals.table import OF_EXAMPLES, OF_OUTPUTS, OF_TASK, shift_rivals, task_rivals
+from resque.rivals.table import (
+    OF_EXAMPLES,
+    OF_OUTPUTS,
+    OF_TASK,
+    mapped_places,
+    shift_rivals,
+    task_rivals,
+)
 
 CLASSES = 3
 
@@ -411,8 +428,170 @@ def test_a_rival_that_these_data_do_not_allow_takes_no_other_with_it() -> None:
     few = tuple(part[:6] for part in NEW)
     small = task_rivals(observe(network(), tuple(part[:4] for part in NEW)))
     assert small["knn"].value is None
-    assert small["knn"].why_none == "k must be 1 to 3 for 4 examples; got 5."
+    told = "It looks at the 5 nearest other examples of each, and there are 4 examples in all."
+    assert small["knn"].why_none == told
     dead = shift_rivals(*(observe(model, side, layers=True) for side in (few, few)))
     assert dead["arm"].value is None
     assert "the same activations of '4'" in (dead["arm"].why_none or "")
     assert dead["accuracy_drop"].value == 0
+
+
+def broken(data: tuple[Tensor, Tensor], place: int) -> tuple[Tensor, Tensor]:
+    """The same data with one example that is not finite."""
+    pixels = data[0].clone()
+    pixels[place, 0, 3, 3] = float("nan")
+    return pixels, data[1]
+
+
+class Unsized(Dataset[Any]):
+    """A data set that does not know how many examples it has."""
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        return NEW[0][place], int(NEW[1][place])
+
+
+class Streamed(IterableDataset[Any]):
+    """A data set with a length whose examples have no places."""
+
+    def __len__(self) -> int:
+        return len(NEW[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(zip(*NEW, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"training": broken(NEW, 37)}, r"On the new data \(training\): The input of example 37 "),
+        ({"before": broken(OLD, 11)}, r"On the old data \(before\): The input of example 11 "),
+        (
+            {"training": broken(NEW, 37), "most_examples": 90},
+            r"On a sample of the new data \(training\): The input of the example with id 37 ",
+        ),
+        ({"training": broken(NEW, 0), "ids": ["a", *"b" * 119]}, r"the example with id a contains"),
+        ({"training": (NEW[0], NEW[1].float())}, r"On the new data \(training\): Labels must be"),
+        ({"before": (OLD[0], OLD[1].float())}, r"On the old data \(before\): Labels must be"),
+        ({"before": (OLD[0].flatten(1), OLD[1])}, r"On the old data \(before\): The model could"),
+        ({"validation": (OLD[0].flatten(1), OLD[1])}, r"On the validation data: The model could"),
+        ({"validation": (OLD[0], OLD[1] + 9)}, r"On the validation data: .*the training data lack"),
+        ({"training": (NEW[0][:0], NEW[1][:0])}, r"On the new data .* hold no examples"),
+        ({"before": DataLoader(TensorDataset(OLD[0][:0], OLD[1][:0]))}, r"old data .* no examples"),
+        ({"training": Unsized()}, r"new data \(training\): .*got Unsized"),
+        ({"before": DataLoader(Unsized(), sampler=range(3))}, r"old .*got DataLoader of Unsized"),
+        ({"before": Streamed(), "most_examples": 30}, r"old data \(before\): .*got Streamed"),
+        ({"training": "folder"}, r"new data \(training\): .*got str"),
+        ({"class_names": ["a", "b"]}, r"new data \(training\): Label 2 of example 2 has no name"),
+        ({"recipe": "fast"}, r"recipe must be a resque.Recipe; got str"),
+        ({"before": resque.ClassProfile.empty()}, r"before is an empty profile"),
+        ({"before": None, "before_ids": range(90)}, r"before_ids .* before is None"),
+    ],
+)
+def test_an_error_says_which_data_it_is_of(options: dict[str, Any], message: str) -> None:
+    given = {"training": NEW, "before": OLD, "meter": "none", "probe_steps": 0} | options
+    with pytest.raises(resque.InputError, match=message):
+        preflight(network(), given.pop("training"), **given)
+
+
+def test_ids_beside_a_profile_are_refused() -> None:
+    profiled = resque.profile(network(), OLD)
+    with pytest.raises(
+        resque.InputError, match=r"before_ids .* a profile, which has taken them in"
+    ):
+        preflight(network(), NEW, before=profiled, before_ids=range(90), meter="none")
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = network()
+    model[4].bias.data[0] = float("inf")  # type: ignore[union-attr,index]
+    with pytest.raises(resque.InputError, match=r"The model's own '4.bias' contains NaN or inf"):
+        preflight(model, NEW, meter="none", probe_steps=0)
+
+
+def test_old_data_without_labels_have_no_shift_index() -> None:
+    """What is missing says so in words of this function; what needs no labels is there."""
+    for before in (OLD[0], (OLD[0], None), resque.profile(network(), OLD[0])):
+        found = preflight(network(), NEW, before=before, meter="none", probe_steps=0)
+        assert found.missing["RESQUE_dist"].startswith("The old data (before) have no labels; ")
+        assert found.missing["accuracy_drop"] == "the old data have no labels"
+        assert found.values["confidence_drop"] is not None
+
+
+def test_a_profile_with_other_groups_is_compared() -> None:
+    profiled = resque.profile(network(), OLD, groups=8)
+    found = preflight(network(), NEW, before=profiled, meter="none", probe_steps=0)
+    assert found.signature.groups == 8
+    expected = resque.shift_index(profiled, resque.profile(network(), NEW, groups=8))
+    assert found.values["RESQUE_dist"] == pytest.approx(expected.value, abs=1e-12)
+
+
+def test_labels_beyond_the_outputs_are_other_classes() -> None:
+    """Of a data set that has to be loaded for its labels, as of the same arrays."""
+    own, pair = (
+        preflight(network(2), data, before=OLD, meter="none", probe_steps=0)
+        for data in (Counted(60), Counted(60).data)
+    )
+    assert own.missing == pair.missing
+    assert own.missing["error_before"] == "the model has no output for these classes"
+    assert own.values["RESQUE_dist"] == pytest.approx(pair.values["RESQUE_dist"], rel=1e-5)
+
+
+def test_maps_of_no_more_examples_are_kept_than_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same value as from all maps, and memory that ends at so many examples."""
+    monkeypatch.setattr(table, "MOST_MAPS", 50)
+    labels = NEW[1].numpy()
+    places = mapped_places(labels)
+    assert sorted(np.bincount(labels[places]).tolist()) == [16, 17, 17]
+    some, whole = (
+        observe(network(), NEW, map_places=kept, batch_size=16) for kept in (places, None)
+    )
+    assert some.maps is not None
+    assert whole.maps is not None
+    np.testing.assert_array_equal(some.maps, whole.maps[places])
+    assert task_rivals(some)["ridge_flattened"].value == task_rivals(whole)["ridge_flattened"].value
+    sizes = []
+    seen = preflight_module.task_rivals
+    monkeypatch.setattr(
+        preflight_module, "task_rivals", lambda after: sizes.append(len(after.maps)) or seen(after)
+    )
+    for data in (NEW, Counted(120)):
+        preflight(network(), data, meter="none", probe_steps=0)
+    assert sizes == [50, 50]
+
+
+def test_more_classes_than_maps_are_drawn_alike() -> None:
+    places = mapped_places(np.arange(2500))
+    assert len(places) == len(set(places.tolist())) == 2000
+    assert places.tolist() == sorted(places.tolist())
+
+
+# ---- in the record of an update -----------------------------------------------------------------
+
+
+def test_an_update_takes_a_preflight_or_its_dict(found: Preflight) -> None:
+    plain = json.loads(json.dumps(found.to_dict()))
+    short = found.to_dict() | {"shift": None}
+    for given, kept in ((found, plain), (found.to_dict(), plain), (short, plain | {"shift": None})):
+        update = resque.retrain(
+            network(), NEW, NEW, target=resque.Accuracy(0.01), meter="none", preflight=given
+        ).update
+        assert update.preflight == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"values": {"mmd": 1.0}}, "got a dict with format None"),
+        ({"format": "resque.ClassProfile/1"}, "got a dict with format 'resque.ClassProfile/1'"),
+        (resque.Recipe(), "got a Recipe"),
+        (resque.profile(None, (torch.eye(4), torch.tensor([0, 0, 1, 1]))), "got a ClassProfile"),
+        (["values"], "got a list"),
+    ],
+)
+def test_another_thing_is_no_preflight(given: Any, told: str) -> None:
+    with pytest.raises(resque.InputError, match=f"resque.preflight returned.*{re.escape(told)}"):
+        resque.retrain(
+            network(), NEW, NEW, target=resque.Accuracy(0.01), meter="none", preflight=given
+        )

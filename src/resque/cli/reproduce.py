@@ -58,9 +58,18 @@ def reproduce(
     """
     costed = options.costed(grid)
     meter = meter or ("codecarbon" if workers == 1 else "none")
-    from resque.experiments.reproduce import CORPUS, HISTORY, PRESET, make_corpus
+    from resque.experiments.reproduce import (
+        ALL,
+        CORPUS,
+        HISTORY,
+        PARTS,
+        PRESET,
+        make_corpus,
+        one_of,
+    )
     from resque.experiments.reproduce import reproduce as reproduced
 
+    one_of(name, (*PARTS, ALL, CORPUS), "figure, table or corpus")
     if name == CORPUS:
         if preset is not None:
             raise InputError("The corpus has one design; leave --preset away.")

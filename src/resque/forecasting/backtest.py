@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from resque.errors import InputError, nearest
 from resque.forecasting.baselines import BASELINES, Baseline
-from resque.forecasting.experience import Distribution, Experience, reading_of
+from resque.forecasting.experience import Distribution, Experience, reading_of, scaled, unscaled
 from resque.forecasting.outcome import outcome_of
 from resque.forecasting.outlook import Outlook
 from resque.forecasting.predictors import known_of, share_of
@@ -265,10 +265,11 @@ def _of_fold(
             yield _row(OURS, group, update, target, epochs.through(np.log), reaches, peak)
         for baseline in baselines:
             told = baseline.foretold(known, paid[there], own)
-            most = math.log(recipe.max_epochs)
+            most = float(scaled(np.array(recipe.max_epochs), target))
             capped = Distribution(np.minimum(told.values, most), told.weights)
             yield _row(
-                baseline.name, group, update, target, capped,
+                baseline.name, group, update, target,
+                capped.through(lambda values: np.log(unscaled(values, target))),
                 told.share_below(most - 1e-9),
                 baseline.foretold(known, peaks[there], own),
             )  # fmt: skip

@@ -17,7 +17,7 @@ from resque.errors import InputError
 from resque.forecasting.outcome import Outcome, outcome_of
 from resque.forecasting.predictors import CHANGE, Known, Scale, known_of, logit
 from resque.forecasting.regression import Floats, Places, PooledRegression
-from resque.history.records import Target
+from resque.history.records import Plateau, Target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -253,8 +253,9 @@ def reading_of(measure: str, target: Target | None) -> Callable[[Update], Readin
     """Return what reads a measure off an update, on the scale of its regression.
 
     Args:
-        measure: "epochs", "gradient_norm" and "parameter_change" until a target, as logarithms;
-            "peak_accuracy" and "accuracy at E", the best until epoch E, as log odds.
+        measure: "epochs" until a target, `scaled`; "gradient_norm" and "parameter_change" until
+            then, as logarithms; "peak_accuracy" and "accuracy at E", the best until epoch E, as
+            log odds.
         target: for the first three.
     """
     if measure.startswith("accuracy at "):
@@ -265,6 +266,30 @@ def reading_of(measure: str, target: Target | None) -> Callable[[Update], Readin
     if target is None:
         raise ValueError(f"{measure} is read at a target")
     return lambda update: _at_target(update, measure, target)
+
+
+def scaled(epochs: Floats, target: Target) -> Floats:
+    """Return epochs on the scale of their regression: the logarithm of 1 + those before the wait.
+
+    A plateau is met once its patience is over, and varies by what comes before.
+
+    Args:
+        epochs: trained until the target.
+        target: that target.
+    """
+    waited = target.patience if isinstance(target, Plateau) else 0.0
+    return np.log1p(np.maximum(epochs - waited, 0.0))
+
+
+def unscaled(values: Floats, target: Target) -> Floats:
+    """Return the epochs of which `scaled` gives these values.
+
+    Args:
+        values: on the scale of the regression.
+        target: what ends the updates.
+    """
+    waited = target.patience if isinstance(target, Plateau) else 0.0
+    return np.maximum(np.expm1(values), 0.0) + waited
 
 
 def _at_target(update: Update, measure: str, target: Target) -> Reading:
@@ -283,7 +308,7 @@ def _at_target(update: Update, measure: str, target: Target) -> Reading:
     if value is None or not value > 0 or not math.isfinite(value):
         return None
     if measure == "epochs":
-        return math.log(value), not outcome.reached
+        return float(scaled(np.array(value), target)), not outcome.reached
     # The norm after its end may be larger or smaller; the change of one that was given up is what
     # such an update comes to, and of one that ended sooner for another reason it is too little.
     given_up = update.ended in ("plateau", "max_epochs")

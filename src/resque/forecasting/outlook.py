@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from resque.errors import InputError
-from resque.forecasting.experience import CURVE_EPOCHS, FEW, Distribution, Experience, Learned
+from resque.forecasting.experience import (
+    CURVE_EPOCHS,
+    FEW,
+    Distribution,
+    Experience,
+    Learned,
+    scaled,
+    unscaled,
+)
 from resque.forecasting.forecast import TrackRecord
 from resque.forecasting.outcome import outcome_of
 from resque.forecasting.predictors import CHANGE, Known, logit, share_of
@@ -66,10 +74,9 @@ class Outlook:
         if isinstance(self.target, Accuracy):
             return self._epochs_to(self.target)
         found = self.needed(self.of("epochs", self.target))
-        reaches = found.share_below(math.log(self.recipe.max_epochs))
-        # No plateau is shorter than the patience with which it is waited for.
-        least = min(self.target.patience, self.recipe.max_epochs)
-        epochs = np.clip(np.exp(found.values), least, self.recipe.max_epochs)
+        most = self.recipe.max_epochs
+        reaches = found.share_below(float(scaled(np.array(most), self.target)))
+        epochs = np.minimum(unscaled(found.values, self.target), most)
         return Distribution(epochs, found.weights), reaches
 
     def _epochs_to(self, target: Accuracy) -> tuple[Distribution, float]:
@@ -112,7 +119,8 @@ class Outlook:
             epochs = self.needed(self.experience.learned("epochs", self.target))
             mean, _ = epochs.foretold(self.unseen)
             there = np.isfinite(mean) & ~epochs.censored
-            foretold, true = np.exp(mean[there]), np.exp(epochs.y[there])
+            foretold = unscaled(mean[there], self.target)
+            true = unscaled(epochs.y[there], self.target)
         peak = self.needed(self.experience.learned("peak_accuracy"))
         best, _ = peak.foretold(self.unseen)
         known = np.isfinite(best) & ~peak.censored

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,10 +85,18 @@ _LAST_LOSSES = 5
 _SCALES: _Scales = {**SIZES, **ZERO_SHOT, **SHIFT, **TASK, **PROBE}
 # What of a recipe says nothing of its first steps; a loader's batches are no part of it.
 _ENDS = ("max_epochs", "validation_interval", "seed", "batch_size")
-RECIPE_PREDICTORS = (
-    "learning_rate", "batch_size", "max_epochs", "weight_decay", "head", "scratch", "frozen",
-    "sgd", "schedule", "augmentation",
-)  # fmt: skip
+# Sorts of predictors, whose effects are of one size.
+SORTS: Mapping[str, tuple[str, ...]] = {
+    "sizes": tuple(SIZES),
+    "zero-shot": tuple(ZERO_SHOT),
+    "shift": tuple(SHIFT),
+    "task": tuple(TASK),
+    "probe": tuple(PROBE),
+    "how": (
+        "learning_rate", "batch_size", "max_epochs", "weight_decay", "head", "scratch", "frozen",
+        "sgd", "schedule", "augmentation",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,60 +267,55 @@ def _recipe_name(recipe: Recipe) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How predictors are standardised, and which there are.
+    """How predictors are standardised, and which of each sort there are.
 
     Attributes:
-        names: of the predictors, those that vary.
-        centre: (predictors,).
-        width: (predictors,).
-        least: (predictors,) seen.
-        greatest: (predictors,) seen.
+        names: sort -> names of the predictors that vary.
+        seen: name -> mean, standard deviation, least and greatest value.
     """
 
-    names: tuple[str, ...]
-    centre: Floats
-    width: Floats
-    least: Floats
-    greatest: Floats
+    names: Mapping[str, tuple[str, ...]]
+    seen: Mapping[str, tuple[float, float, float, float]]
 
     @classmethod
     def of(cls, known: Sequence[Known]) -> Scale:
         """Return the scale of what is known of several updates."""
-        names, found = [], []
-        for name in (*_SCALES, *RECIPE_PREDICTORS):
+        seen: dict[str, tuple[float, float, float, float]] = {}
+        for name in chain(*SORTS.values()):
             values = np.array([k.predictors[name] for k in known if name in k.predictors])
             if len(values) > 1 and np.ptp(values) > 1e-9 * (1 + abs(values[0])):
-                names.append(name)
-                found.append([values.mean(), values.std(), values.min(), values.max()])
-        centre, width, least, greatest = np.array(found).reshape(-1, 4).T
-        return cls(tuple(names), centre, width, least, greatest)
+                seen[name] = (
+                    float(values.mean()), float(values.std()),
+                    float(values.min()), float(values.max()),
+                )  # fmt: skip
+        names = {sort: tuple(n for n in of if n in seen) for sort, of in SORTS.items()}
+        return cls(names, seen)
 
     def rows(self, known: Sequence[Known]) -> Rows:
         """Return what is known of updates as rows of a regression.
 
-        What is not known is put at the mean, and its share counts as noise; what does not apply
-        is no ignorance.
+        What is not known is put at the mean, and its share is uncertainty; what does not apply is
+        no ignorance.
         """
-        x, unknown = np.zeros((len(known), len(self.names))), np.zeros(len(known))
-        for row, k in enumerate(known):
-            for at, name in enumerate(self.names):
-                if name in k.predictors:
-                    x[row, at] = (k.predictors[name] - self.centre[at]) / self.width[at]
-                elif name not in k.does_not_apply:
-                    unknown[row] += 1 / len(self.names)
+        predictors = {sort: np.zeros((len(known), len(of))) for sort, of in self.names.items()}
+        unknown = {sort: np.zeros(len(known)) for sort in self.names}
+        for sort, names in self.names.items():
+            for at, name in enumerate(names):
+                mean, sd, *_ = self.seen[name]
+                for row, k in enumerate(known):
+                    if name in k.predictors:
+                        predictors[sort][row, at] = (k.predictors[name] - mean) / sd
+                    elif name not in k.does_not_apply:
+                        unknown[sort][row] += 1 / len(names)
         groupings = (NETWORK, DATA, RECIPE, CHANGE)
-        return Rows(x, {g: np.array([k.groups[g] for k in known]) for g in groupings}, unknown)
+        groups = {name: np.array([k.groups[name] for k in known]) for name in groupings}
+        return Rows(predictors, unknown, groups)
 
     def outside(self, known: Known) -> tuple[str, ...]:
         """Return the names of the predictors that lie beyond all that has been seen."""
-        slack = 0.05 * (self.greatest - self.least)
-        return tuple(
-            name
-            for at, name in enumerate(self.names)
-            if name in known.predictors
-            and not (
-                self.least[at] - slack[at]
-                <= known.predictors[name]
-                <= self.greatest[at] + slack[at]
-            )
-        )
+        beyond = []
+        for name, (_, _, least, greatest) in self.seen.items():
+            value, slack = known.predictors.get(name), 0.05 * (greatest - least)
+            if value is not None and not least - slack <= value <= greatest + slack:
+                beyond.append(name)
+        return tuple(beyond)

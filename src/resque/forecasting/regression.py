@@ -37,56 +37,67 @@ class Rows:
     """What is known of updates before they are made, as a regression takes it.
 
     Attributes:
-        x: (rows, predictors), standardised; no NaN.
+        predictors: name of a sort of predictors -> (rows, predictors), standardised; no NaN.
+        unknown: likewise -> (rows,), share of them that is not known; they could be anything,
+            which is uncertainty of that row.
         groups: name of a grouping -> labels (rows,); rows with the same label share an effect.
-        unknown: (rows,), share of the predictors that are not known; they could be anything,
-            which counts as noise of that row.
     """
 
-    x: Floats
+    predictors: Mapping[str, Floats]
+    unknown: Mapping[str, Floats]
     groups: Mapping[str, NDArray[Any]]
-    unknown: Floats
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(next(iter(self.groups.values())))
 
     def __getitem__(self, places: Any) -> Rows:
-        groups = {name: of[places] for name, of in self.groups.items()}
-        return Rows(self.x[places], groups, self.unknown[places])
+        return Rows(
+            {sort: of[places] for sort, of in self.predictors.items()},
+            {sort: of[places] for sort, of in self.unknown.items()},
+            {name: of[places] for name, of in self.groups.items()},
+        )
 
 
 def covariances(one: Rows, other: Rows) -> dict[str, Floats]:
     """Return what two sets of rows have in common by each part: name -> (rows, other rows).
 
-    "linear" is x x' / predictors, so that effects are shrunk as in a ridge regression; "smooth" a
-    Gaussian of the distance, for what is not linear; then one part per grouping, 1 where both rows
-    are of one group.
+    One part for each sort of predictors, x x' / predictors, so that effects are shrunk as in a
+    ridge regression; "smooth", a Gaussian of the distance by all of them, for what is not linear;
+    then one for each grouping, 1 where both rows are of one group.
 
     Args:
         one: rows.
         other: rows with the same predictors and groupings.
 
     Example:
-        >>> rows = Rows(np.array([[1.0], [-1.0]]), {"network": np.array(["a", "b"])}, np.zeros(2))
+        >>> labels = {"network": np.array(["a", "b"])}
+        >>> rows = Rows({"sizes": np.array([[1.0], [-1.0]])}, {"sizes": np.zeros(2)}, labels)
         >>> covariances(rows, rows)["network"].tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    predictors = max(1, one.x.shape[1])
-    inner = one.x @ other.x.T
-    squares = (one.x**2).sum(1)[:, None] + (other.x**2).sum(1)[None, :] - 2 * inner
-    parts = {
-        "linear": inner / predictors,
-        "smooth": np.exp(-np.maximum(squares, 0) / (2 * predictors)),
-    }
+    parts: dict[str, Floats] = {}
+    distance: Floats = np.zeros((len(one), len(other)))
+    several = 0
+    for sort, x in one.predictors.items():
+        if not x.shape[1]:
+            continue
+        z = other.predictors[sort]
+        inner = x @ z.T
+        parts[sort] = inner / x.shape[1]
+        distance += (x**2).sum(1)[:, None] + (z**2).sum(1)[None, :] - 2 * inner
+        several += x.shape[1]
+    parts["smooth"] = np.exp(-np.maximum(distance, 0) / (2 * max(several, 1)))
     for name, labels in one.groups.items():
         parts[name] = (labels[:, None] == other.groups[name][None, :]).astype(float)
     return parts
 
 
 def _within(rows: Rows) -> dict[str, Floats]:
-    """Return what rows have in common among themselves; a part that is unknown is theirs alone."""
+    """Return what rows have in common among themselves; what is unknown is each one's own."""
     parts = covariances(rows, rows)
-    parts["linear"] += np.diag(rows.unknown)
+    for sort, share in rows.unknown.items():
+        if sort in parts:
+            parts[sort] = parts[sort] + np.diag(share)
     return parts
 
 
@@ -106,9 +117,9 @@ class Predicted:
 class PooledRegression:
     """A Gaussian process whose variance is a sum of parts, and whose rows may be censored.
 
-    y = mean + linear + smooth + one effect per group of each grouping + noise, all normal; the
-    variances of the parts are those that make the rows most probable (maximum a posteriori).
-    An effect that few rows tell of stays near that of the others (partial pooling, as in a
+    y = mean + linear in each sort of predictors + smooth + one effect per group of each grouping
+    + noise, all normal; the variances of the parts are those that make the rows most probable
+    (maximum a posteriori). An effect that few rows tell of stays near that of the others (partial pooling, as in a
     multilevel model: Gelman and Hill 2006, chapter 12; as a Gaussian process: Rasmussen and
     Williams 2006, chapters 2 and 5). A censored row says that y is at least so much; its
     likelihood is a probit's, approximated by expectation propagation (Minka 2001; Rasmussen and
@@ -126,7 +137,8 @@ class PooledRegression:
     Example:
         >>> rng = np.random.default_rng(0)
         >>> x = rng.normal(size=(40, 1))
-        >>> rows = Rows(x, {"network": np.repeat(["a", "b"], 20)}, np.zeros(40))
+        >>> labels = {"network": np.repeat(["a", "b"], 20)}
+        >>> rows = Rows({"shift": x}, {"shift": np.zeros(40)}, labels)
         >>> fitted = PooledRegression(rows, 2 * x[:, 0] + 0.1 * rng.normal(size=40))
         >>> bool(abs(fitted.predict(rows[:1]).mean[0] - 2 * x[0, 0]) < 0.2)
         True

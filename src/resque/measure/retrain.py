@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
@@ -41,6 +41,16 @@ from resque.representation.tap import weights_digest
 
 if TYPE_CHECKING:
     from resque.measure.energy import Meter
+
+
+# A room further up; what it writes begins with this.
+_FORMAT = "resque.Preflight/"
+
+
+class _Preflight(Protocol):
+    """A `resque.Preflight`."""
+
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -100,7 +110,7 @@ def retrain(
     preprocessing: str | None = None,
     concurrency: int = 1,
     index: Mapping[str, Any] | None = None,
-    preflight: Mapping[str, Any] | None = None,
+    preflight: Mapping[str, Any] | _Preflight | None = None,
     labels: Mapping[str, str] | None = None,
     workers: int = 0,
     progress: bool = True,
@@ -131,7 +141,8 @@ def retrain(
         concurrency: updates that run on this machine at the same time, this one included; with
             more than one, energy and carbon are None.
         index: an index computed before, as its `to_dict` gives it, for the record.
-        preflight: all that was known before, likewise.
+        preflight: all that was known before, what `resque.preflight` returned or its `to_dict`,
+            for the record.
         labels: words to find the update by, such as {"shift": "blur"}.
         workers: processes that load a Dataset.
         progress: show a progress bar on stderr where that is a terminal.
@@ -140,7 +151,7 @@ def retrain(
         The update and the best weights.
 
     Raises:
-        InputError: model, data, or checkpoint cannot be used; the message says which.
+        InputError: model, data, checkpoint or pre-flight cannot be used; the message says which.
 
     Example:
         >>> import torch
@@ -156,6 +167,7 @@ def retrain(
     checked_target(target)
     if not isinstance(model, nn.Module):
         raise InputError(f"The model must be a torch.nn.Module; got {type(model).__name__}.")
+    preflight = _checked_preflight(preflight)
     if checkpoint is not None:
         checked_output(checkpoint)
     data = TrainingData.of(training, validation, recipe, class_names=class_names, workers=workers)
@@ -190,6 +202,20 @@ def retrain(
     for parameter, flag in zip(student.parameters(), flags, strict=True):
         parameter.requires_grad_(flag)
     return Retrained(update=recorder.update, model=student.eval())
+
+
+def _checked_preflight(given: Any) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    found = given.to_dict() if hasattr(given, "to_dict") else given
+    written_as = found.get("format") if isinstance(found, Mapping) else None
+    if not str(written_as).startswith(_FORMAT):
+        told = f" with format {written_as!r}" if isinstance(given, Mapping) else ""
+        raise InputError(
+            "preflight must be what resque.preflight returned, or its to_dict(); got a "
+            f"{type(given).__name__}{told}."
+        )
+    return dict(found)
 
 
 def started(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resque.errors import InputError
 from resque.index.profile import GROUPS, ClassProfile, profile_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Observations:
             None where the inputs are no images or vectors of numbers, or nobody asked.
         maps: the last map or tokens before pooling, flattened, (examples, values) float32; None
             where the model has none, where its size differs between batches, or nobody asked.
+        map_places: of the examples in `maps`, where only some were asked for; None for all.
         layers: name of each layer with weights -> its outputs averaged over space or tokens,
             (examples, units) float32; empty unless asked for.
     """
@@ -45,6 +47,7 @@ class Observations:
     pixels: np.ndarray | None
     maps: np.ndarray | None
     layers: Mapping[str, np.ndarray]
+    map_places: np.ndarray | None = None
 
 
 def observe(
@@ -52,6 +55,7 @@ def observe(
     data: Any,
     *,
     maps: bool = True,
+    map_places: np.ndarray | None = None,
     layers: bool = False,
     layer: str | None = None,
     pooling: str = "auto",
@@ -69,9 +73,11 @@ def observe(
     All of it is held in memory: give a sample of large data.
 
     Args:
-        model: see `resque.profile`, as are all the others but `maps` and `layers`.
+        model: see `resque.profile`, as is all that is not told here.
         data: likewise.
         maps: also keep the raw inputs and the last map, which the rivals for a task look at.
+        map_places: keep the last map of the examples at these places in the data only; a map is
+            often the largest part of what is kept.
         layers: also keep the outputs of every layer with weights.
         layer: see `resque.profile`.
         pooling: likewise.
@@ -85,7 +91,7 @@ def observe(
         progress: likewise.
 
     Raises:
-        InputError: see `resque.profile`.
+        InputError: see `resque.profile`; an input that is not finite is told by its id.
 
     Example:
         >>> import torch
@@ -115,10 +121,19 @@ def observe(
         kept["representations"].append(batch.representations.float().cpu())
         kept["labels"].append(batch.labels)
         kept["scores"].append(None if batch.logits is None else batch.logits.float().cpu())
-        look.end_of_batch()
+        look.end_of_batch(len(batch.representations))
 
-    with _Look(inside, maps=maps, layers=layers) as look:
-        profile = profile_of(stream, groups, keep)
+    with _Look(inside, maps=maps, map_places=map_places, layers=layers) as look:
+        try:
+            profile = profile_of(stream, groups, keep)
+        except InputError as error:
+            if look.not_finite is None:
+                raise
+            (name,) = source.ids_of(look.not_finite, 1)
+            which = f"example {name}" if source.ids is None else f"the example with id {name}"
+            raise InputError(
+                f"The input of {which} contains NaN or infinity. Mend it, or leave it out."
+            ) from error
     labels = _joined(kept["labels"])
     scores = _joined(kept["scores"])
     return Observations(
@@ -128,6 +143,7 @@ def observe(
         probabilities=None if scores is None else _probabilities(scores),
         pixels=_joined(look.pixels),
         maps=_joined(look.maps),
+        map_places=map_places,
         layers={name: np.concatenate(parts) for name, parts in look.layers.items()},
     )
 
@@ -135,8 +151,13 @@ def observe(
 class _Look:
     """Hooks that see what goes into a model, its last map, and, if asked, all of its layers."""
 
-    def __init__(self, model: nn.Module, *, maps: bool, layers: bool) -> None:
+    def __init__(
+        self, model: nn.Module, *, maps: bool, map_places: np.ndarray | None, layers: bool
+    ) -> None:
         self.model, self.all_maps, self.all_layers = model, maps, layers
+        self.map_places = map_places
+        self.not_finite: int | None = None  # place of the first example with such an input
+        self._examples = 0
         self.pixels: list[Any] = []
         self.maps: list[Any] = []
         self.layers: dict[str, list[np.ndarray]] = {}
@@ -157,9 +178,15 @@ class _Look:
         for handle in self._handles:
             handle.remove()
 
-    def end_of_batch(self) -> None:
-        """Keep the last map that the batch made."""
+    def end_of_batch(self, examples: int) -> None:
+        """Keep the last map that a batch of so many examples made."""
+        start, self._examples = self._examples, self._examples + examples
         last = self._map if self.all_maps else None
+        if last is not None and len(last) != examples:
+            last = None
+        if last is not None and self.map_places is not None:
+            first, end = np.searchsorted(self.map_places, (start, start + examples))
+            last = last[(self.map_places[first:end] - start).tolist()]
         self.maps.append(None if last is None else last.flatten(1).float().cpu())
         self._map = None
         self._called.clear()
@@ -167,6 +194,9 @@ class _Look:
     def _before_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else next(iter(kwargs.values()), None)
         self.pixels.append(_pixels(given) if self.all_maps else None)
+        if self.not_finite is None:
+            place = _first_not_finite(given)
+            self.not_finite = None if place is None else self._examples + place
 
     def _after(self, name: str, module: nn.Module) -> Callable[..., None]:
         from torch import Tensor, nn
@@ -204,6 +234,15 @@ def _pixels(given: Any) -> Tensor | None:
         size = min(_SIDE, height), min(_SIDE, width)
         values = functional.adaptive_avg_pool2d(values, size)
     return values.flatten(1).cpu()
+
+
+def _first_not_finite(given: Any) -> int | None:
+    from torch import Tensor, isfinite
+
+    if not isinstance(given, Tensor) or not given.is_floating_point() or not given.ndim:
+        return None
+    bad = ~isfinite(given).reshape(len(given), -1).all(1)
+    return int(bad.nonzero()[0]) if bad.any() else None
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:

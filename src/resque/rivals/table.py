@@ -63,11 +63,23 @@ OF_EXAMPLES: Mapping[str, Callable[[Observations, Observations], float]] = {
     "arm": lambda before, after: arm(before.layers, after.layers),
     "arm_published": lambda before, after: arm(before.layers, after.layers, published=True),
 }
+_NEIGHBOURS = 5
+
+
+def _knn(values: np.ndarray, labels: np.ndarray) -> float:
+    if len(labels) <= _NEIGHBOURS:
+        raise InputError(
+            f"It looks at the {_NEIGHBOURS} nearest other examples of each, and there are "
+            f"{len(labels)} examples in all."
+        )
+    return knn_error(values, labels, _NEIGHBOURS)
+
+
 # From one array of the new data (representations, pixels, maps, probabilities) and its labels.
 OF_TASK: Mapping[str, tuple[str, Callable[[np.ndarray, np.ndarray], float]]] = {
     "nearest_class_mean": ("representations", nearest_class_mean_error),
-    "knn": ("representations", knn_error),
-    "knn_pixels": ("pixels", knn_error),
+    "knn": ("representations", _knn),
+    "knn_pixels": ("pixels", _knn),
     "ridge": ("representations", ridge_error),
     "ridge_flattened": ("maps", ridge_error),
     "logme": ("representations", logme),
@@ -105,11 +117,18 @@ def shift_rivals(before: Observations | ClassProfile, after: Observations) -> di
     profile = before.profile if isinstance(before, Observations) else before
     told = profile.outputs, after.profile.outputs
     sums = [part.by_label or part.by_prediction for part in (profile, after.profile)]
+    unlabelled = [
+        side for side, part in zip(("old", "new"), told, strict=True) if part and not part.labelled
+    ]
+    no_labels = f"the {' and the '.join(unlabelled)} data have no labels"
     no_output = None if all(told) else "the model has no output for these classes"
-    no_sums = None if all(sums) else "one profile is by label, the other by prediction"
+    no_sums = None if all(sums) else "one profile is empty"
     no_data = None if whole else "it needs the old data themselves, and there is only their profile"
     return {
-        **{name: _measured(of, *told, why_none=no_output) for name, of in OF_OUTPUTS.items()},
+        **{
+            name: _measured(of, *told, why_none=no_output, no_labels=no_labels)
+            for name, of in OF_OUTPUTS.items()
+        },
         "global_angle": _measured(global_angle, *sums, why_none=no_sums),
         **{
             name: _measured(of, before, after, why_none=no_data) for name, of in OF_EXAMPLES.items()
@@ -133,25 +152,52 @@ def task_rivals(seen: Observations) -> dict[str, Measured]:
         >>> 0 <= task_rivals(observe(model, data))["knn"].value <= 1
         True
     """
-    found = {}
     labels = seen.labels
+    if labels is None or len(np.unique(labels)) < 2:
+        why = "a task needs at least two classes with examples, and the data have one"
+        none = Measured(None, 0.0, "the data have no labels" if labels is None else why)
+        return dict.fromkeys(OF_TASK, none)
+    found = {}
     for name, (part, of) in OF_TASK.items():
         values = getattr(seen, part)
         why_none = _NOT_SEEN.get(part) if values is None else None
-        if labels is None:
-            found[name] = Measured(None, 0.0, "the data have no labels")
-            continue
+        own = labels
+        if part == "maps" and values is not None:
+            own = labels if seen.map_places is None else labels[seen.map_places]
+            if len(values) > MOST_MAPS:
+                chosen = mapped_places(own)
+                values, own = values[chosen], own[chosen]
         # Numbers of the classes that have examples.
-        numbers = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-        if part == "maps" and values is not None and len(values) > MOST_MAPS:
-            chosen = stratified_sample(numbers, MOST_MAPS, seed=0)
-            values, numbers = values[chosen], numbers[chosen]
+        numbers = np.unique(own, return_inverse=True)[1].astype(np.int64)
         found[name] = _measured(of, values, numbers, why_none=why_none)
     return found
 
 
+def mapped_places(labels: np.ndarray) -> np.ndarray:
+    """Return the places of the examples whose last map is looked at, 2,000 at most.
+
+    Each class has its share, as long as there are not more classes than that.
+
+    Args:
+        labels: (examples,) of all.
+
+    Example:
+        >>> labels = np.repeat([0, 1], [9000, 1000])
+        >>> np.bincount(labels[mapped_places(labels)])
+        array([1800,  200])
+    """
+    if len(labels) <= MOST_MAPS:
+        return np.arange(len(labels))
+    if len(np.unique(labels)) > MOST_MAPS:
+        labels = np.zeros(len(labels), np.int64)
+    return stratified_sample(labels, MOST_MAPS, seed=0)
+
+
 def _measured(
-    of: Callable[..., float | None], *given: Any, why_none: str | None = None
+    of: Callable[..., float | None],
+    *given: Any,
+    why_none: str | None = None,
+    no_labels: str | None = None,
 ) -> Measured:
     if why_none is not None:
         return Measured(None, 0.0, why_none)
@@ -163,5 +209,5 @@ def _measured(
         return Measured(None, time.perf_counter() - start, str(error))
     seconds = time.perf_counter() - start
     if found is None:
-        return Measured(None, seconds, "one side has no labels")
+        return Measured(None, seconds, no_labels)
     return Measured(float(found), seconds)
