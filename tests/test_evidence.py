@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import optimize, stats
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 
 from resque import InputError, MissingExtraError
 from resque.experiments import evidence as evidence_module
@@ -21,9 +21,9 @@ from resque.experiments import leave_out
 from resque.experiments.cells import Cell
 from resque.experiments.correlation import (
     bootstrap_interval,
+    degrees_of_freedom,
     kendall,
     log_pearson,
-    of_rows,
     partial_spearman,
     resampled_kendall,
     resampled_kendall_within,
@@ -34,12 +34,16 @@ from resque.experiments.correlation import (
     seed_noise,
     spearman,
 )
-from resque.experiments.evidence import Evidence, claims, evidence
+from resque.experiments.designs import corpus_design
+from resque.experiments.evidence import Evidence, evidence
 from resque.experiments.evidence_page import evidence_page, write
 from resque.experiments.leave_out import forward_selection
 from resque.experiments.situations import (
+    EPOCHS,
     MEASURES,
+    PEAK_ACCURACY,
     SITUATIONS,
+    TIME,
     censored_in,
     heavy_tailed,
     verdict_of,
@@ -248,6 +252,48 @@ def test_within_strata_is_the_average_with_pairs_as_weights(rng: np.random.Gener
     )
 
 
+def test_levels_held_constant_leave_the_residuals_of_ranks(rng: np.random.Generator) -> None:
+    """Stratum by stratum least squares on indicators, by another library; weights by freedom."""
+    x, y, _ = tied(rng, 40)
+    strata = np.repeat([0, 1, 2], [9, 13, 18])
+    given = np.column_stack([rng.integers(0, 2, 40), rng.integers(0, 3, 40)])
+    total = weight = 0.0
+    for stratum in range(3):
+        of = strata == stratum
+        indicators = pd.get_dummies(pd.DataFrame(given[of].astype(str)), dtype=float).to_numpy()
+        sides = [stats.rankdata(side[of]) for side in (x, y)]
+        left = [
+            side - LinearRegression().fit(indicators, side).predict(indicators) for side in sides
+        ]
+        freedom = of.sum() - np.linalg.matrix_rank(np.column_stack([np.ones(of.sum()), indicators]))
+        assert (degrees_of_freedom(strata, given)[of] == freedom).all()
+        total += of.sum() * freedom * np.corrcoef(*left)[0, 1]
+        weight += of.sum() * freedom
+    ones = np.ones((40, 1))
+    found = resampled_spearman_within(x, y, strata, ones, given=given)
+    assert found[0] == pytest.approx(total / weight, abs=1e-12)
+    nothing = resampled_spearman_within(x, y, strata, ones)
+    same = resampled_spearman_within(x, y, strata, ones, given=np.zeros((40, 2)))
+    assert same[0] == pytest.approx(nothing[0], abs=1e-12)
+    alone = resampled_spearman_within(x, y, strata, ones, given=np.arange(40)[:, None])
+    assert math.isnan(alone[0])
+
+
+def test_what_is_held_constant_makes_no_correlation(rng: np.random.Generator) -> None:
+    """Three times the examples, half the epochs, another index: nothing within 60 groups of 8.
+
+    360 degrees of freedom have a standard error of 0.053, of which three. Ignored, the number of
+    examples makes the correlation: -0.6.
+    """
+    strata, examples = np.repeat(np.arange(60), 8), np.tile([300, 900], 240)
+    x = rng.normal(size=480) + 3 * (examples == 900)
+    y = np.exp(rng.normal(size=480) - 3 * (examples == 900))
+    ones = np.ones((480, 1))
+    assert resampled_spearman_within(x, y, strata, ones)[0] < -0.5
+    found = resampled_spearman_within(x, y, strata, ones, given=examples[:, None])
+    assert abs(found[0]) < 0.16
+
+
 def test_ranks_within_strata_are_not_pulled_to_zero_by_drawing_again(
     rng: np.random.Generator,
 ) -> None:
@@ -295,9 +341,12 @@ def test_the_interval_is_the_same_for_the_same_seed(rng: np.random.Generator) ->
     one = bootstrap_interval(at_once, groups, n=50, seed=3)
     assert one == bootstrap_interval(at_once, groups, n=50, seed=3)
     assert one != bootstrap_interval(at_once, groups, n=50, seed=4)
-    slow = bootstrap_interval(
-        of_rows(lambda rows: spearman(x[rows], y[rows])), groups, n=50, seed=3
-    )
+
+    def one_by_one(counts: np.ndarray) -> np.ndarray:
+        draws = (np.repeat(np.arange(40), drawn) for drawn in counts.T.astype(int))
+        return np.array([spearman(x[rows], y[rows]) for rows in draws])
+
+    slow = bootstrap_interval(one_by_one, groups, n=50, seed=3)
     assert (slow.lower, slow.upper) == pytest.approx((one.lower, one.upper), abs=1e-12)
     assert one.groups == 10
     assert one.value == pytest.approx(spearman(x, y), abs=1e-12)
@@ -318,7 +367,7 @@ def test_noise_between_seeds_is_that_of_the_law(rng: np.random.Generator) -> Non
     """Variance 1 between and 0.25 within 300 cells: 0.8, standard error about 0.015."""
     cells = np.repeat(np.arange(300), 3)
     logs = rng.normal(size=300)[cells] + 0.5 * rng.normal(size=900)
-    found = seed_noise(np.exp([*logs, 9.0]), [*map(str, cells), "alone"])
+    found = seed_noise(np.exp([*logs, 0.0]), [*map(str, cells), "alone"])
     assert found.intraclass == pytest.approx(0.8, abs=0.05)
     assert found.ceiling == pytest.approx(math.sqrt(found.intraclass))
     assert found.share == pytest.approx(0.5, abs=0.07)
@@ -338,6 +387,29 @@ def test_noise_between_seeds_in_closed_form() -> None:
     assert alike.median_difference == pytest.approx(1 / 1.5)
 
 
+def test_the_ceiling_within_strata_is_the_lower_one(rng: np.random.Generator) -> None:
+    """Variance 4 between strata, 1 between the cells of one, and 0.25 between seeds.
+
+    Of all: 5.02 / 5.27, levels included. Within 200 strata, with the levels held constant: 0.8,
+    standard error about 0.015, although only every other cell was run twice.
+    """
+    cells = np.concatenate([np.arange(1200), np.arange(0, 1200, 2)])
+    strata, level = cells // 6, cells // 3 % 2
+    logs = 2 * rng.normal(size=200)[strata] + 0.3 * level + rng.normal(size=1200)[cells]
+    y = np.exp(logs + 0.5 * rng.normal(size=1800))
+    pooled = seed_noise(y, cells)
+    within = seed_noise(y, cells, strata, level[:, None])
+    assert pooled.intraclass == pytest.approx(5.02 / 5.27, abs=0.02)
+    assert within.intraclass == pytest.approx(0.8, abs=0.05)
+    assert (within.cells, within.runs) == (pooled.cells, pooled.runs) == (600, 1200)
+    # In one stratum with two seeds in each cell: the analysis of variance of scipy.
+    twice = np.isin(cells, cells[1200:][:40])
+    several = [np.log(y[twice & (cells == cell)]) for cell in np.unique(cells[twice])]
+    f = stats.f_oneway(*several).statistic
+    found = seed_noise(y[twice], cells[twice])
+    assert found.intraclass == pytest.approx((f - 1) / (f + 1))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -350,6 +422,10 @@ def test_noise_between_seeds_in_closed_form() -> None:
         (
             lambda: resampled_kendall_within([1, 2], [1, 2], [1], np.ones((2, 1))),
             r"stratum of each of 2 rows; got an array of shape \(1,\)",
+        ),
+        (
+            lambda: degrees_of_freedom([1, 1], [1, 2]),
+            r"levels held constant with shape \(2, columns\); got shape \(2,\)",
         ),
         (lambda: bootstrap_interval(lambda c: c[0], [1, 1]), "got 1, 1000 and 0.9"),
         (lambda: bootstrap_interval(lambda c: c[0], [1, 2], n=0), "got 2, 0 and 0.9"),
@@ -457,6 +533,12 @@ def found() -> Evidence:
     return evidence(simulated(), resamples=60)
 
 
+def claims(table: pd.DataFrame, resamples: int = 10) -> pd.DataFrame:
+    """The claims alone, of the indices alone, which takes less time."""
+    others = re.compile("preflight:(?!RESQUE)")
+    return evidence(table[[c for c in table if not others.match(c)]], resamples=resamples).claims
+
+
 def row_of(table: pd.DataFrame, **keys: str) -> dict[str, Any]:
     """The only row with these values."""
     for name, value in keys.items():
@@ -475,17 +557,17 @@ def within(found: Evidence, situation: str, measure: str, predictor: str) -> dic
 def test_correlations_are_those_of_the_law(found: Evidence) -> None:
     """The probe before the rival before the index before noise, each with its runs."""
     values = [
-        within(found, "shifts", "epochs", name)["value"]
+        within(found, "shifts", EPOCHS.title, name)["value"]
         for name in ("probe_gradient_norm", "knn", "RESQUE_dist", "logme")
     ]
     assert values == sorted(values, reverse=True)
     assert values[0] > 0.95
     # 93 rows in 6 groups: a standard error of 1 / sqrt(87) = 0.11, of which three.
     assert abs(values[3]) < 0.33
-    row = within(found, "shifts", "epochs", "RESQUE_dist")
+    row = within(found, "shifts", EPOCHS.title, "RESQUE_dist")
     assert (row["runs"], row["groups"], row["reason"]) == (93, 6, "")
     assert row["lower"] <= row["value"] <= row["upper"]
-    assert row["grouping"] == "network, old, new, start, recipe, examples"
+    assert row["grouping"] == "network, old, new, start, recipe; held constant: examples"
     assert within(found, "shifts", "peak accuracy", "RESQUE_dist")["value"] < -0.5
 
 
@@ -499,7 +581,53 @@ def test_the_value_within_groups_is_that_of_a_loop(found: Evidence) -> None:
         pairs = len(of) * (len(of) - 1) / 2
         total += pairs * spearman(of["preflight:knn"], of["duration_s"], ~of["reached"])
         weight += pairs
-    assert within(found, "shifts", "seconds", "knn")["value"] == pytest.approx(total / weight)
+    assert within(found, "shifts", "time", "knn")["value"] == pytest.approx(total / weight)
+
+
+def test_the_number_of_examples_and_the_data_make_no_correlation() -> None:
+    """Both decide index and costs, which have nothing else in common: nothing within groups.
+
+    The corpus's own design, whose groups are small. About 200 degrees of freedom within groups and
+    90 within kinds of shift: standard errors of 0.07 and 0.11, of which three.
+    """
+    rng = np.random.default_rng(4)
+    data = {"mnist": 0.0, "fashion_mnist": 1.0, "emnist_letters": 2.0, "cifar10": 3.0, "gtsrb": 4.0}
+    rows = []
+    for place, cell in enumerate(corpus_design()):
+        if cell.kind != "shift" or cell.start == "scratch" or cell.network == "minilm":
+            continue
+        common = data.get(cell.new, 0.0) + 2 * (cell.examples == 900)
+        row = dict.fromkeys((m.column for m in MEASURES), 1.0) | {
+            "id": str(place), "reached": True, "epochs": 1.0, "steps_per_epoch": 10,
+            "probe_steps": 25, "energy_modelled": None,
+            "epochs_to_peak_share": math.exp(common + 0.5 * rng.normal()),
+            "preflight:RESQUE_dist": common + 0.5 * rng.normal(),
+        }  # fmt: skip
+        rows.append(row | {f"label:{name}": value for name, value in cell.labels().items()})
+    correlations = evidence(pd.DataFrame(rows), resamples=5).correlations
+    of = correlations[
+        (correlations["measure"] == EPOCHS.title) & (correlations["predictor"] == "RESQUE_dist")
+    ]
+    value = {
+        scope: row_of(of, scope=scope, statistic="spearman")["value"]
+        for scope in ("within", "pooled", "one kind of shift")
+    }
+    assert value["pooled"] > 0.8
+    assert abs(value["within"]) < 0.21
+    assert abs(value["one kind of shift"]) < 0.33
+
+
+def test_each_ceiling_is_over_the_rows_of_its_correlation(found: Evidence) -> None:
+    """Tasks have two seeds each; those within groups vary less, and the ceiling is lower."""
+    rows = {
+        scope: row_of(found.noise, situation="new tasks", measure="time", scope=scope)
+        for scope in ("within", "pooled")
+    }
+    # 48 tasks in 24 cells, all of them in groups; those that were censored are left out.
+    assert rows["within"]["cells"] == rows["pooled"]["cells"] <= 24
+    assert rows["within"]["ceiling"] < rows["pooled"]["ceiling"]
+    few = row_of(found.noise, situation="shifts, from scratch", measure="time", scope="within")
+    assert few["reason"] == "fewer than two cells with two seeds"
 
 
 def test_held_out_updates_are_not_looked_at(found: Evidence) -> None:
@@ -508,30 +636,30 @@ def test_held_out_updates_are_not_looked_at(found: Evidence) -> None:
     held = table["label:held_out"] != ""
     assert (found.updates, found.held_out) == ((~held).sum(), 6)
     table.loc[held, ["epochs_to_peak_share", "preflight:RESQUE_dist"]] = 1e9
-    pd.testing.assert_frame_equal(claims(table, resamples=60), found.claims)
+    pd.testing.assert_frame_equal(claims(table, 60), claims(simulated(), 60))
 
 
 def test_groups_that_are_too_small_are_left_out_with_the_reason(found: Evidence) -> None:
     """Five runs from scratch on one network and one data set make no interval."""
-    row = within(found, "shifts, from scratch", "epochs", "RESQUE_dist")
+    row = within(found, "shifts, from scratch", EPOCHS.title, "RESQUE_dist")
     assert row["reason"] == "5 runs; 20 are needed"
     assert math.isnan(row["value"])
-    rows = claims(simulated()[:3], resamples=10)
+    rows = claims(simulated()[:3])
     reasons = rows[rows["under"] == "multiple kinds of noise"]["reason"]
-    assert {"no group has 4 updates or more", "no carbon was recorded"} == set(reasons)
+    assert {"no group has 3 degrees of freedom or more", "no grid was given"} == set(reasons)
     assert {"there are no such updates"} == set(rows[rows["under"] == "new tasks"]["reason"])
     one = simulated()
     one = one[one["label:network"] == "vit"]
-    row = row_of(claims(one, resamples=10), under="new tasks", measure="epochs")
+    row = row_of(claims(one), under="new tasks", measure=EPOCHS.title)
     assert (row["reason"], row["verdict"]) == ("16 runs; 20 are needed", "not tested")
 
 
 def test_what_does_not_vary_has_no_value(found: Evidence) -> None:
     """Parameters are the same in all of a group; what is held constant has no partial."""
-    row = within(found, "shifts", "epochs", "parameters")
+    row = within(found, "shifts", EPOCHS.title, "parameters")
     assert row["reason"] == "the predictor or the measure does not vary"
     partial = row_of(
-        found.correlations, situation="shifts", measure="epochs", predictor="accuracy_drop",
+        found.correlations, situation="shifts", measure=EPOCHS.title, predictor="accuracy_drop",
         scope="partial",
     )  # fmt: skip
     assert partial["reason"] == "it is one of those held constant"
@@ -543,14 +671,17 @@ def test_the_noise_level_is_compared_within_one_kind_of_shift_only(found: Eviden
     assert {"one kind of shift"} == set(rows["scope"])
     of_both = [
         row_of(
-            found.correlations, situation="shifts", measure="epochs", predictor=name,
+            found.correlations, situation="shifts", measure=EPOCHS.title, predictor=name,
             scope="one kind of shift", statistic="spearman",
         )
         for name in ("noise level", "RESQUE_dist")
     ]  # fmt: skip
     # Brightness is stronger with every level, as the other two are.
     assert of_both[0]["value"] > of_both[1]["value"] > 0.5
-    assert of_both[0]["grouping"] == "network, old, new, start, recipe, shift"
+    words = "old, new, start; held constant: network x shift, recipe, examples"
+    assert of_both[0]["grouping"] == words
+    # Three of 93 are runs of one cell with another seed.
+    assert (of_both[0]["runs"], of_both[0]["groups"]) == (90, 2)
 
 
 @pytest.mark.parametrize(
@@ -559,29 +690,30 @@ def test_the_noise_level_is_compared_within_one_kind_of_shift_only(found: Eviden
      (math.nan, "not tested")],
 )  # fmt: skip
 def test_verdicts_follow_the_lower_bound(lower: float, verdict: str) -> None:
-    """At least 0.5, above 0, or neither."""
+    """At least 0.5, above 0, or neither; and none where the number is no test."""
     assert verdict == verdict_of(lower)
+    assert verdict_of(lower, testable=False) == "not tested"
 
 
 def test_claims_carry_their_verdicts(found: Evidence) -> None:
     """Held where the law holds, not where there is none, and modelled energy is no evidence."""
     assert len(found.claims) == 18
     under = "multiple kinds of noise"
-    held = row_of(found.claims, under=under, measure="epochs")
+    held = row_of(found.claims, under=under, measure=EPOCHS.title)
     assert (held["verdict"], held["reason"], held["runs"]) == ("held", "", 93)
     assert row_of(found.claims, under=under, measure="parameter change")["verdict"] != "held"
     energy = row_of(found.claims, under=under, measure="energy")
     assert energy["verdict"] == "not tested"
     assert energy["reason"] == "energy was modelled in 93 of 93 runs"
     carbon = row_of(found.claims, under=under, measure="carbon")
-    assert carbon["reason"] == "no carbon was recorded"
-    metered = claims(simulated(modelled=False), resamples=60)
+    assert carbon["reason"] == "no grid was given"
+    metered = claims(simulated(modelled=False), 60)
     assert row_of(metered, under=under, measure="energy")["verdict"] == "held"
 
 
 def test_a_rival_that_sees_more_beats_the_index(found: Evidence) -> None:
     """In nearly all groups, and by its name; the probe is no rival."""
-    row = row_of(found.best_rivals, situation="shifts", measure="epochs")
+    row = row_of(found.best_rivals, situation="shifts", measure=EPOCHS.title)
     assert (row["rival"], row["groups"], row["runs"]) == ("knn", 6, 93)
     assert row["share"] > 0.7
 
@@ -621,7 +753,7 @@ def test_chosen_quantities_forecast_what_was_left_out(found: Evidence) -> None:
     for left_out in ("network", "kind of shift"):
         rows = found.left_out[found.left_out["left_out"] == left_out]
         errors = {
-            name: row_of(rows, situation="shifts", measure="epochs", predictors=name)
+            name: row_of(rows, situation="shifts", measure=EPOCHS.title, predictors=name)
             for name in ("chosen quantities", "index alone", "constant")
         }
         values = [row["error"] for row in errors.values()]
@@ -631,12 +763,12 @@ def test_chosen_quantities_forecast_what_was_left_out(found: Evidence) -> None:
         assert math.isnan(errors["constant"]["rank_correlation"])
         assert errors["constant"]["groups"] == 3
         picks = row_of(
-            found.chosen, situation="shifts", left_out=left_out, measure="epochs",
+            found.chosen, situation="shifts", left_out=left_out, measure=EPOCHS.title,
             quantity="probe_gradient_norm",
         )  # fmt: skip
         assert picks["times"] == picks["fits"] == 3
     drop = row_of(
-        found.left_out, situation="new tasks", left_out="task", measure="epochs",
+        found.left_out, situation="new tasks", left_out="task", measure=EPOCHS.title,
         predictors="accuracy drop alone",
     )  # fmt: skip
     assert drop["runs"] == 0
@@ -655,7 +787,7 @@ def test_zeros_are_replaced_and_counted() -> None:
     table = simulated()
     table.loc[:1, "epochs_to_peak_share"] = 0.0
     made, replaced = evidence_module._above_zero(table)
-    assert replaced == {"epochs": 2}
+    assert replaced == {EPOCHS.title: 2}
     least = table["epochs_to_peak_share"][2:].min()
     assert made["epochs_to_peak_share"][:2].tolist() == [least / 2] * 2
 
@@ -713,12 +845,13 @@ def test_the_page_says_what_the_numbers_say(page: Path, found: Evidence) -> None
     """Verdicts, places and reasons are those of the tables."""
     text = page.read_text(encoding="utf-8")
     assert f"What {found.updates} measured updates say" in text
-    row = row_of(found.claims, under="multiple kinds of noise", measure="epochs")
-    assert f"*held* for epochs ({row['value']:.2f})" in text
+    row = row_of(found.claims, under="multiple kinds of noise", measure=EPOCHS.title)
+    assert f"*held* for {EPOCHS.title} ({row['value']:.2f})" in text
     assert "energy was modelled in 93 of 93 runs" in text
     assert "### Energy (modelled): shifts" in text
     assert re.search(
-        r"RESQUE_dist is number \d, .*; `probe_gradient_norm` \(probe\) orders epochs best", text
+        r"RESQUE_dist is number \d, .*; `probe_gradient_norm` \(probe\) orders epochs to 99 % of",
+        text,
     )
     assert "Nothing can be said within groups: 5 runs; 20 are needed." in text
 
@@ -732,7 +865,7 @@ def test_another_world_makes_another_page(tmp_path: Path) -> None:
     table["preflight:RESQUE_dist"] = -table["epochs_to_peak_share"]
     text = evidence_page(table, tmp_path, resamples=20).read_text(encoding="utf-8")
     assert "*not* for" in text
-    assert "RESQUE_dist orders epochs best of 2 predictors, -" in text
+    assert f"RESQUE_dist orders {EPOCHS.title} best of 2 predictors, -" in text
 
 
 def test_figures_are_named_by_the_page_and_the_same_for_the_same_numbers(
@@ -838,7 +971,6 @@ def test_epochs_that_had_passed_before_the_end_are_known() -> None:
             "epochs_to_peak_share": [12.0, 12.0, 26.0],
         }
     )
-    epochs, seconds = MEASURES[0], MEASURES[3]
-    assert [False, False, True] == censored_in(rows, epochs).tolist()
-    assert [False, True, True] == censored_in(rows, seconds).tolist()
-    assert not censored_in(rows, MEASURES[-1]).any()
+    assert [False, False, True] == censored_in(rows, EPOCHS).tolist()
+    assert [False, True, True] == censored_in(rows, TIME).tolist()
+    assert not censored_in(rows, PEAK_ACCURACY).any()

@@ -7,7 +7,7 @@ once, each given by how often it drew each row. The second is what makes a boots
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any, TypeAlias
@@ -130,6 +130,7 @@ def resampled_spearman_within(
     strata: ArrayLike,
     counts: Floats,
     censored: ArrayLike | None = None,
+    given: ArrayLike | None = None,
 ) -> Floats:
     """Return the average over strata of `spearman`, with pairs as weights, of each resample.
 
@@ -138,12 +139,22 @@ def resampled_spearman_within(
     correlation 0.95 Spearman's is 0.89 in samples of 7 and 0.84 in samples of 3), and the
     interval with it. Strata in which a side is constant do not count.
 
+    Where something is held constant, what is correlated is what is left of the ranks after least
+    squares, within the stratum, on indicators of its levels: a partial correlation that does not
+    take the levels to lie on a line. The n (n - 1) / 2 pairs of n rows become n f / 2, with f the
+    degrees of freedom that are left. It asks less of the rows than strata that share all of it,
+    of which most would be too small.
+
+    The trap: effects of two columns held constant are taken to add up. Where they do not, give
+    their combinations as one column.
+
     Args:
         x: (rows,) of a predictor.
         y: (rows,) of a measure.
         strata: (rows,) the stratum of each row.
         counts: (rows, resamples), how often each row was drawn; of ones, the average itself.
         censored: see `spearman`.
+        given: (rows, columns) the levels that are held constant; None for nothing.
 
     Raises:
         InputError: the arrays are not of one length, or hold what is not finite.
@@ -154,19 +165,67 @@ def resampled_spearman_within(
         array([0.])
     """
     x, y, lost = _checked(x, y, censored)
-    _, member = np.unique(_strata(strata, x), return_inverse=True)
     scores = np.zeros((2, len(x)))
-    for stratum in range(member.max(initial=-1) + 1):
-        of = np.flatnonzero(member == stratum)
+    for of, held in _strata_with_held(strata, given, len(x)):
         sides = [
-            _standardised(_scores(side[of], lost[of] & is_y, _once(of))[:, 0])
+            _standardised(_left(held, _scores(side[of], lost[of] & is_y, _once(of))[:, 0]))
             for side, is_y in ((x, False), (y, True))
         ]
-        # A stratum has n (n - 1) / 2 pairs, and n rows that stand for them.
+        # The squares of a standardised side add up to n.
         if all(side.any() for side in sides):
-            scores[:, of] = math.sqrt((len(of) - 1) / 2) * np.stack(sides)
+            scores[:, of] = math.sqrt((len(of) - held.shape[1]) / 2) * np.stack(sides)
     one, two = scores
     return _ratio((one * two) @ counts, np.sqrt((one**2 @ counts) * (two**2 @ counts)))
+
+
+def degrees_of_freedom(strata: ArrayLike, given: ArrayLike | None = None) -> NDArray[np.intp]:
+    """Return how many degrees of freedom the stratum of each row has left (rows,).
+
+    Its rows less one, and less one for each further level that is held constant.
+
+    Args:
+        strata: (rows,) the stratum of each row.
+        given: (rows, columns) the levels that are held constant; None for nothing.
+
+    Raises:
+        InputError: the arrays are not of one length.
+
+    Example:
+        >>> degrees_of_freedom([0, 0, 0, 0, 1], [["a"], ["a"], ["b"], ["b"], ["a"]])
+        array([2, 2, 2, 2, 0])
+    """
+    found = np.zeros(len(np.asarray(strata)), dtype=np.intp)
+    for of, held in _strata_with_held(strata, given, len(found)):
+        found[of] = len(of) - held.shape[1]
+    return found
+
+
+def _strata_with_held(
+    strata: ArrayLike, given: ArrayLike | None, rows: int
+) -> Iterator[tuple[NDArray[np.intp], Floats]]:
+    """Give, per stratum, its rows and an orthonormal basis of what is held constant in it."""
+    _, member = np.unique(_strata(strata, rows), return_inverse=True)
+    columns = np.empty((rows, 0)) if given is None else np.asarray(given)
+    if columns.ndim != 2 or len(columns) != rows:
+        raise InputError(
+            f"Expected the levels held constant with shape ({rows}, columns); got shape "
+            f"{columns.shape}."
+        )
+    levels = [np.unique(column, return_inverse=True)[1] for column in columns.T]
+    for stratum in range(member.max(initial=-1) + 1):
+        of = np.flatnonzero(member == stratum)
+        # The constant is always held, and all but one level of each column beside it.
+        indicators = [np.ones((len(of), 1))]
+        indicators += [level[of, None] == np.unique(level[of])[1:] for level in levels]
+        basis, sizes, _ = np.linalg.svd(np.hstack(indicators), full_matrices=False)
+        yield of, basis[:, sizes > 1e-9 * sizes[0]]
+
+
+def _left(held: Floats, values: Floats) -> Floats:
+    """Return what is left of values (rows, ...) after least squares on an orthonormal basis."""
+    left = values - held @ (held.T @ values)
+    # What is left of values that the basis gives is rounding.
+    return np.where(np.abs(left) > 1e-12 * np.abs(values).max(initial=0), left, 0)
 
 
 def kendall(x: ArrayLike, y: ArrayLike, censored: ArrayLike | None = None) -> float:
@@ -230,14 +289,14 @@ def resampled_kendall_within(
         InputError: the arrays are not of one length, or hold what is not finite.
     """
     x, y, lost = _checked(x, y, censored)
-    return _resampled_kendall(x, y, lost, counts, _strata(strata, x))
+    return _resampled_kendall(x, y, lost, counts, _strata(strata, len(x)))
 
 
-def _strata(strata: ArrayLike, x: Floats) -> NDArray[Any]:
+def _strata(strata: ArrayLike, rows: int) -> NDArray[Any]:
     names = np.asarray(strata)
-    if names.shape != x.shape:
+    if names.shape != (rows,):
         raise InputError(
-            f"Expected the stratum of each of {len(x)} rows; got an array of shape {names.shape}."
+            f"Expected the stratum of each of {rows} rows; got an array of shape {names.shape}."
         )
     return names
 
@@ -492,8 +551,7 @@ def bootstrap_interval(
 
     Args:
         statistic: gives a number for each resample (resamples,) from how often each row was
-            drawn (rows, resamples); `resampled_spearman`, say, or what `of_rows` makes of a
-            function that takes the places of rows.
+            drawn (rows, resamples); `resampled_spearman`, say.
         groups: (rows,) the group of each row.
         crossed: (rows,) a second group of each row; None where there is one way only.
         level: share of the resamples between the bounds.
@@ -537,40 +595,29 @@ def bootstrap_interval(
     return Interval(float(found[0]), lower, upper, several)
 
 
-def of_rows(statistic: Callable[[NDArray[np.intp]], float]) -> Resampled:
-    """Return a statistic of resamples, one at a time, from one that takes the places of rows.
-
-    Slow next to the `resampled_...` statistics, which do all resamples at once.
-
-    Args:
-        statistic: gives a number from the places of the rows drawn (drawn,), some repeated.
-
-    Example:
-        >>> y = np.array([1.0, 2.0, 9.0])
-        >>> medians = of_rows(lambda places: float(np.median(y[places])))
-        >>> medians(np.array([[1.0, 0], [1, 0], [1, 3]]))
-        array([2., 9.])
-    """
-
-    def of_counts(counts: Floats) -> Floats:
-        rows = np.arange(len(counts))
-        return np.array([statistic(np.repeat(rows, drawn)) for drawn in counts.T.astype(int)])
-
-    return of_counts
-
-
-def seed_noise(y: ArrayLike, cells: ArrayLike) -> SeedNoise:
+def seed_noise(
+    y: ArrayLike,
+    cells: ArrayLike,
+    strata: ArrayLike | None = None,
+    given: ArrayLike | None = None,
+) -> SeedNoise:
     """Return how much a measure differs between runs that differ in nothing but the seed.
 
-    One-way analysis of variance of log y with cells as the groups, for unequal numbers of seeds
-    (Donner, Int. Stat. Rev. 54, 1986). Cells with one run do not count.
+    Variance components of log y by Henderson's method of fitting constants (Biometrics 9, 1953):
+    the variance between seeds is that within cells; that between cells is what the squares left
+    by strata and levels held constant have beyond it. Without these, and with two seeds or more
+    in each cell, it is the one-way analysis of variance for unequal numbers of seeds (Donner,
+    Int. Stat. Rev. 54, 1986). A cell with one run says nothing of seeds, and tells how cells
+    differ as well as any other.
 
-    The trap: the share is of the spread between *these* cells; cells that differ less than
-    those of interest make the noise look larger.
+    The trap: the ceiling is that of a correlation over the same rows in the same strata. Cells of
+    one stratum differ less than all do, so that the ceiling within strata is the lower one.
 
     Args:
         y: (rows,) of a measure, above 0, none censored.
         cells: (rows,) the cell of each run, all of it but the seed.
+        strata: (rows,) the stratum of each run, the same for all runs of a cell; None for one.
+        given: (rows, columns) the levels held constant in each; see `resampled_spearman_within`.
 
     Raises:
         InputError: the arrays are not of one length, a y is not above 0, or fewer than two cells
@@ -583,30 +630,33 @@ def seed_noise(y: ArrayLike, cells: ArrayLike) -> SeedNoise:
     names = np.asarray(cells)
     _, logs, _ = _checked_logs(np.zeros(len(names)), y, None)
     _, member, runs = np.unique(names, return_inverse=True, return_counts=True)
-    several = runs[member] > 1
-    _, member, runs = np.unique(names[several], return_inverse=True, return_counts=True)
-    if len(runs) < 2:
+    several = int((runs > 1).sum())
+    if several < 2:
         raise InputError(
             "The noise between seeds needs two cells or more with two runs or more each; got "
-            f"{len(runs)}. Run cells again with other seeds."
+            f"{several}. Run cells again with other seeds."
         )
-    logs, k, total = logs[several], len(runs), int(runs.sum())
     means = np.bincount(member, logs) / runs
-    within = ((logs - means[member]) ** 2).sum() / (total - k)
-    between = (runs * (means - logs.mean()) ** 2).sum() / (k - 1)
-    typical = (total - (runs**2).sum() / total) / (k - 1)
-    of_cells = max((between - within) / typical, 0.0)
-    intraclass = of_cells / (of_cells + within) if of_cells else 0.0
+    within = ((logs - means[member]) ** 2).sum() / (len(logs) - len(runs))
+    strata = np.zeros(len(logs)) if strata is None else strata
+    squares, freedom, of_each = 0.0, 0, 0.0
+    for of, held in _strata_with_held(strata, given, len(logs)):
+        indicators = (member[of, None] == np.unique(member[of])).astype(float)
+        squares += (_left(held, logs[of]) ** 2).sum()
+        freedom += len(of) - held.shape[1]
+        of_each += (_left(held, indicators) ** 2).sum()
+    between = max((squares - freedom * within) / of_each, 0.0) if of_each else 0.0
+    intraclass = between / (between + within) if between else 0.0
     first, second = np.nonzero(np.triu(member[:, None] == member, 1))
     # |a - b| / ((a + b) / 2) from logarithms.
     differences = 2 * np.tanh(np.abs(logs[first] - logs[second]) / 2)
     return SeedNoise(
         intraclass=float(intraclass),
         ceiling=math.sqrt(intraclass),
-        share=math.sqrt(within / of_cells) if of_cells else math.inf,
+        share=math.sqrt(within / between) if between else math.inf,
         median_difference=float(np.median(differences)),
-        cells=k,
-        runs=total,
+        cells=several,
+        runs=int(runs[runs > 1].sum()),
     )
 
 

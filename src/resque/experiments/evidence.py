@@ -16,6 +16,7 @@ from resque.experiments.correlation import (
     Interval,
     Resampled,
     bootstrap_interval,
+    degrees_of_freedom,
     resampled_kendall,
     resampled_kendall_within,
     resampled_log_pearson,
@@ -23,10 +24,10 @@ from resque.experiments.correlation import (
     resampled_spearman,
     resampled_spearman_within,
     seed_noise,
-    spearman,
 )
 from resque.experiments.leave_out import leave_out_errors
 from resque.experiments.situations import (
+    CLAIMED,
     DATA,
     GROUP_UPDATES,
     LEAST_GROUPS,
@@ -34,6 +35,7 @@ from resque.experiments.situations import (
     LEVEL,
     MEASURES,
     NOISE_LEVEL,
+    PEAK_ACCURACY,
     SITUATIONS,
     Measure,
     Situation,
@@ -41,8 +43,10 @@ from resque.experiments.situations import (
     column_names,
     heavy_tailed,
     kind_of,
+    modelled_in,
     predictors_of,
     verdict_of,
+    why_none,
 )
 from resque.history.table import PREFLIGHT
 
@@ -54,24 +58,62 @@ if TYPE_CHECKING:
 _COVERED = 2 / 3
 _CELL = (*DATA, "label:start", "label:recipe", "label:examples", "label:shift", "label:kind",
          "label:held_out", "label:strength", "label:cell")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouping:
+    """How updates are grouped: ranks are compared within a group, some things held constant.
+
+    Attributes:
+        shared: columns that are the same in a group.
+        held: what is held constant in it, each the combinations of some columns.
+    """
+
+    shared: tuple[str, ...]
+    held: tuple[tuple[str, ...], ...]
+
+    def names(self, rows: DataFrame) -> NDArray[Any]:
+        """Return the group of each row (rows,)."""
+        return _joined(rows, self.shared)
+
+    def levels(self, rows: DataFrame) -> NDArray[Any]:
+        """Return what is held constant (rows, columns)."""
+        return np.column_stack([_joined(rows, columns) for columns in self.held])
+
+    def large_enough(self, rows: DataFrame) -> NDArray[np.bool_]:
+        """Return which rows are in a group that orders enough of its updates (rows,)."""
+        left = degrees_of_freedom(self.names(rows), self.levels(rows))
+        enough: NDArray[np.bool_] = left >= GROUP_UPDATES - 1
+        return enough
+
+    def __str__(self) -> str:
+        held = [" x ".join(map(_in_words, columns)) for columns in self.held]
+        return f"{', '.join(map(_in_words, self.shared))}; held constant: {', '.join(held)}"
+
+
+# The number of examples decides how many steps an epoch has. It is held constant in a group, and
+# not shared by it: most groups that share network, data, recipe and examples have two or three
+# updates in the design, and would be too small.
 _GROUPINGS = (
-    (*DATA, "label:start", "label:recipe", "label:examples"),
-    (*DATA, "label:start", "label:recipe"),
-    ("label:network", "label:start", "label:recipe", "label:examples"),
-    ("label:network", "label:start", "label:recipe"),
-    ("label:start", "label:recipe"),
+    _Grouping((*DATA, "label:start", "label:recipe"), (("label:examples",),)),
+    _Grouping(("label:network", "label:start", "label:recipe"), (("label:examples",),)),
+    _Grouping(("label:start", "label:recipe"), (("label:network",), ("label:examples",))),
 )
+# No two cells of the design differ in nothing but the intensity. Network and kind of shift are
+# held constant together: what is particular to one network under one kind of shift shows in the
+# index and in the costs, and is no matter of intensity.
 _INTENSITY_GROUPINGS = (
-    (*DATA, "label:start", "label:recipe", "label:shift"),
-    ("label:network", "label:start", "label:recipe", "label:shift"),
-    ("label:start", "label:recipe", "label:shift"),
+    _Grouping(
+        ("label:old", "label:new", "label:start"),
+        (("label:network", "label:shift"), ("label:recipe",), ("label:examples",)),
+    ),
 )
+_NO_GROUP = f"no group has {GROUP_UPDATES - 1} degrees of freedom or more"
 _COLUMNS = (
     "situation", "measure", "predictor", "kind", "scope", "statistic", "value", "lower", "upper",
     "runs", "censored", "groups", "grouping", "reason",
 )  # fmt: skip
 WITHIN, POOLED, PARTIAL, INTENSITY = "within", "pooled", "partial", "one kind of shift"
-_CLAIMED = MEASURES[:6]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -85,7 +127,7 @@ class Evidence:
         best_rivals: how often the best rival, chosen on other groups, beats the index.
         left_out: error and rank correlation in what was left out, per set of predictors.
         chosen: how often each quantity was chosen, and in how many fits.
-        noise: what seeds alone change.
+        noise: what seeds alone change, within groups and pooled.
         claims: one row per claim of the paper's abstract.
         points: what the figures show of each update.
         logged: predictors that are used as their logarithms.
@@ -112,15 +154,27 @@ class Evidence:
 def evidence(table: DataFrame, *, resamples: int = 1000, seed: int = 0) -> Evidence:
     """Return the tables of evidence of the updates that are not held out.
 
-    Within groups: Spearman's correlation (Kendall's beside it) in each group of updates that
-    share network, data, recipe and examples, averaged over groups of 4 updates or more with
-    their pairs as weights; where such groups hold less than two thirds of the updates, the next
-    coarser grouping is taken, and the table says which. Pooled: over all updates. Partial: ranks,
-    given accuracy drop, classes and parameters (for tasks classes, examples per class and
-    parameters). Intervals are of 90 %, over resamples that draw networks, and
-    new data, each as a whole.
+    Within groups: Spearman's correlation (Kendall's beside it) among updates that share network,
+    data and recipe, with the number of training examples held constant (see
+    `resampled_spearman_within`; Kendall's takes the pairs that share it), averaged over groups
+    with 3 degrees of freedom or more, their pairs as weights; where such groups hold less than
+    two thirds of the updates, the next coarser grouping is taken, and the table says which.
+    Within one kind of shift: the same over groups that share the data set, with network x kind of
+    shift, recipe and examples held constant, of one run of each cell, so that what is left is the
+    intensity. Pooled: over all updates. Partial: ranks, given accuracy drop, classes and
+    parameters (for tasks classes, examples per class and parameters). Intervals are of 90 %, over
+    resamples that draw networks, and new data, each as a whole.
 
-    Epochs, seconds, energy and carbon of an update that missed its target are censored: it would
+    What seeds alone change bounds a correlation: the ceiling stands for both, within groups and
+    pooled, over the same rows in the same groups, but for those that are censored.
+
+    A claim of the abstract of arXiv:2412.15511, that the index correlates with epochs, gradient
+    norm, parameter change, energy and carbon, for new tasks, multiple kinds of noise, and varying
+    intensities, is *held* when the lower bound of the interval of Spearman's correlation within
+    groups is at least 0.5, *partly* when it is above 0, else *not*; *not tested*, with the reason,
+    where runs are too few or energy was modelled. Time stands beside energy.
+
+    Epochs, time, energy and carbon of an update that missed its target are censored: it would
     have had more. The regressions, a plain yardstick, take them as they are to train on and
     leave them out of the error.
 
@@ -161,34 +215,10 @@ def evidence(table: DataFrame, *, resamples: int = 1000, seed: int = 0) -> Evide
         points=points,
         logged=logged,
         replaced=replaced,
-        modelled=tuple(m.title for m in MEASURES if _modelled(made, m).any()),
+        modelled=tuple(m.title for m in MEASURES if modelled_in(made, m)),
         updates=len(made),
         held_out=len(table) - len(made),
     )
-
-
-def claims(table: DataFrame, *, resamples: int = 1000, seed: int = 0) -> DataFrame:
-    """Return one row per claim of the abstract of arXiv:2412.15511, with its verdict.
-
-    The claim: the index correlates with epochs, gradient norm, parameter change, energy and
-    carbon, for new tasks, multiple kinds of noise, and varying intensities. *held* when the
-    lower bound of the 90 % interval of Spearman's correlation within groups is at least 0.5,
-    *partly* when it is above 0, else *not*; *not tested*, with the reason, where runs are too
-    few or energy was modelled. Seconds stand beside energy.
-
-    Args:
-        table: see `evidence`.
-        resamples: of each interval.
-        seed: of the resamples.
-
-    Raises:
-        InputError: a column is missing, or no update is left.
-    """
-    made, _ = _above_zero(_checked(table))
-    values = predictors_of(made)
-    indices = [name for name in values if name in {s.index for s in SITUATIONS}]
-    found = _correlations(made, values[indices], (), resamples=resamples, seed=seed)
-    return _claims(found, made)
 
 
 def _checked(table: DataFrame) -> DataFrame:
@@ -243,19 +273,27 @@ def _joined(rows: DataFrame, columns: Sequence[str]) -> NDArray[Any]:
     return np.array(["|".join(map(str, row)) for row in zip(*parts, strict=True)], dtype=str)
 
 
-def _large_enough(names: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which rows are in a group of enough updates (rows,)."""
-    _, member, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    enough: NDArray[np.bool_] = (sizes >= GROUP_UPDATES)[member]
-    return enough
+def _in_words(column: str) -> str:
+    return column.removeprefix("label:")
 
 
-def _grouping(rows: DataFrame, groupings: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the finest grouping whose large enough groups hold most updates; else the last."""
+def _without_seed(rows: DataFrame) -> NDArray[Any]:
+    """Return the cell of each row, all of it but the seed (rows,)."""
+    return np.array([key.rpartition("|")[0] for key in rows["label:cell"]], dtype=str)
+
+
+def _grouping(
+    rows: DataFrame, groupings: Sequence[_Grouping]
+) -> tuple[_Grouping, NDArray[np.bool_]]:
+    """Return the finest grouping whose large enough groups hold most updates, and which rows.
+
+    Where there is none, it is the last.
+    """
     for grouping in groupings:
-        if _large_enough(_joined(rows, grouping)).sum() >= _COVERED * len(rows):
-            return grouping
-    return groupings[-1]
+        enough = grouping.large_enough(rows)
+        if enough.sum() >= _COVERED * len(rows):
+            break
+    return grouping, enough
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -341,22 +379,26 @@ def _correlations(
 
 
 def _in_groups(
-    pair: _Pair, scope: str, groupings: Sequence[tuple[str, ...]], draw: Mapping[str, Any]
+    pair: _Pair,
+    scope: str,
+    groupings: Sequence[_Grouping],
+    draw: Mapping[str, Any],
+    statistics: Sequence[str] = ("spearman", "kendall"),
 ) -> Iterator[dict[str, Any]]:
-    grouping = _grouping(pair.rows, groupings)
-    names = _joined(pair.rows, grouping)
-    used = _large_enough(names)
-    part, names = pair.only(used), names[used]
+    grouping, enough = _grouping(pair.rows, groupings)
+    part = pair.only(enough)
+    names, held = grouping.names(part.rows), grouping.levels(part.rows)
     groups = len(np.unique(names))
-    reason = "" if groups else f"no group has {GROUP_UPDATES} updates or more"
-    words = ", ".join(column.removeprefix("label:") for column in grouping)
+    alike = np.array(["|".join(row) for row in np.column_stack([names, held])], dtype=str)
     of: dict[str, Resampled] = {
-        "spearman": lambda c: resampled_spearman_within(part.x, part.y, names, c, part.censored),
-        "kendall": lambda c: resampled_kendall_within(part.x, part.y, names, c, part.censored),
+        "spearman": lambda c: resampled_spearman_within(
+            part.x, part.y, names, c, part.censored, held
+        ),
+        "kendall": lambda c: resampled_kendall_within(part.x, part.y, alike, c, part.censored),
     }
-    for statistic, resampled in of.items():
-        told = part.told(scope, statistic, resampled, draw, reason)
-        yield told | {"groups": groups, "grouping": words}
+    for statistic in statistics:
+        told = part.told(scope, statistic, of[statistic], draw, "" if groups else _NO_GROUP)
+        yield told | {"groups": groups, "grouping": str(grouping)}
 
 
 def _intensities(
@@ -365,7 +407,11 @@ def _intensities(
     if situation.name != "shifts":
         return ()
     shifted = pair.only((pair.rows["label:shift"] != "").to_numpy(dtype=bool))
-    return _in_groups(shifted, INTENSITY, _INTENSITY_GROUPINGS, draw) if len(shifted.x) else ()
+    # Runs of one cell differ in no intensity.
+    _, first = np.unique(_without_seed(shifted.rows), return_index=True)
+    one = shifted.only(np.isin(np.arange(len(shifted.x)), first))
+    # Kendall's takes pairs that have all alike but the intensity, of which there are none.
+    return _in_groups(one, INTENSITY, _INTENSITY_GROUPINGS, draw, ("spearman",))
 
 
 def _pooled(pair: _Pair, logged: bool, draw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -409,9 +455,9 @@ def _best_rivals(made: DataFrame, values: DataFrame) -> DataFrame:
             rows_known = rows.loc[index.rows.index]
             if not len(rows_known):
                 continue
-            grouping = _grouping(rows_known, _GROUPINGS)
-            names = _joined(rows_known, grouping)
-            groups = np.unique(names[_large_enough(names)])
+            grouping, enough = _grouping(rows_known, _GROUPINGS)
+            names = grouping.names(rows_known)
+            groups = np.unique(names[enough])
             by_name = {
                 name: _by_group(_Pair.of(rows_known, values[name], measure), grouping, groups)
                 for name in column_names(values)
@@ -419,7 +465,7 @@ def _best_rivals(made: DataFrame, values: DataFrame) -> DataFrame:
             }
             runs = np.array([(names == group).sum() for group in groups])
             # More cost with a higher index, and less accuracy.
-            sign = -1 if measure.column == "peak_accuracy" else 1
+            sign = -1 if measure is PEAK_ACCURACY else 1
             found.append(
                 {"situation": situation.name, "measure": measure.title}
                 | _contest(by_name, situation.index, runs, sign)
@@ -427,14 +473,16 @@ def _best_rivals(made: DataFrame, values: DataFrame) -> DataFrame:
     return pd.DataFrame(found)
 
 
-def _by_group(pair: _Pair, grouping: Sequence[str], groups: NDArray[Any]) -> Floats:
+def _by_group(pair: _Pair, grouping: _Grouping, groups: NDArray[Any]) -> Floats:
     """Return Spearman's correlation in each group (groups,); NaN where it is undefined."""
-    names = _joined(pair.rows, grouping)
+    names, held = grouping.names(pair.rows), grouping.levels(pair.rows)
+    enough = grouping.large_enough(pair.rows)
     found = np.full(len(groups), np.nan)
     for place, group in enumerate(groups):
-        of = names == group
-        if of.sum() >= GROUP_UPDATES:
-            found[place] = spearman(pair.x[of], pair.y[of], pair.censored[of])
+        of = enough & (names == group)
+        found[place] = resampled_spearman_within(
+            pair.x[of], pair.y[of], names[of], np.ones((of.sum(), 1)), pair.censored[of], held[of]
+        )[0]
     return found
 
 
@@ -461,7 +509,7 @@ def _contest(
         picks.append(rivals[best])
         # A tie is half a win.
         wins.append(0.5 if math.isclose(rival, own, abs_tol=1e-9) else float(rival > own))
-    reason = "" if wins else f"no group of {GROUP_UPDATES} updates has the index and a rival"
+    reason = "" if wins else "no group that is large enough has the index and a rival"
     return {
         "index": index,
         "rival": Counter(picks).most_common(1)[0][0] if picks else "",
@@ -473,28 +521,32 @@ def _contest(
 
 
 def _noise(made: DataFrame) -> Iterator[dict[str, Any]]:
-    cells = made["label:cell"].str.rpartition("|")[0].to_numpy(dtype=str)
     for situation in SITUATIONS:
-        of = made.index.isin(situation.of(made).index)
+        of = situation.of(made)
         for measure in MEASURES:
-            used = of & made[measure.column].notna().to_numpy(dtype=bool)
-            if measure.cost:
-                used &= made["reached"].to_numpy(dtype=bool)
-            keys = {"situation": situation.name, "measure": measure.title}
-            try:
-                found = seed_noise(made.loc[used, measure.column].to_numpy(), cells[used])
-            except InputError:
-                yield keys | {"reason": "fewer than two cells with two seeds"}
-                continue
-            yield keys | {
-                "intraclass": found.intraclass,
-                "ceiling": found.ceiling,
-                "share": found.share,
-                "median_difference": found.median_difference,
-                "cells": found.cells,
-                "runs": found.runs,
-                "reason": "",
-            }
+            rows = of[of[measure.column].notna() & ~censored_in(of, measure)]
+            grouping, enough = _grouping(rows, _GROUPINGS)
+            grouped = rows[enough]
+            for scope, used, strata in (
+                (WITHIN, grouped, (grouping.names(grouped), grouping.levels(grouped))),
+                (POOLED, rows, ()),
+            ):
+                keys = {"situation": situation.name, "measure": measure.title, "scope": scope}
+                y, cells = used[measure.column].to_numpy(), _without_seed(used)
+                try:
+                    found = seed_noise(y, cells, *strata)
+                except InputError:
+                    yield keys | {"reason": "fewer than two cells with two seeds"}
+                    continue
+                yield keys | {
+                    "intraclass": found.intraclass,
+                    "ceiling": found.ceiling,
+                    "share": found.share,
+                    "median_difference": found.median_difference,
+                    "cells": found.cells,
+                    "runs": found.runs,
+                    "reason": "",
+                }
 
 
 _CLAIMS = (
@@ -516,40 +568,24 @@ def _claims(correlations: DataFrame, made: DataFrame) -> DataFrame:
     for under, name, index, scope in _CLAIMS:
         situation = next(s for s in SITUATIONS if s.name == name)
         rows = situation.of(made)
-        for measure in _CLAIMED:
+        for measure in CLAIMED:
             key = (name, measure.title, index, scope)
             row = by_key.get(key)
-            reason = str(row["reason"]) if row else _why_none(rows, measure, index)
-            modelled = _modelled(rows, measure)
-            if modelled.any() and not reason:
-                reason = f"energy was modelled in {modelled.sum()} of {len(modelled)} runs"
+            reason = str(row["reason"]) if row else why_none(rows, measure, index)
+            modelled = modelled_in(rows, measure)
+            if modelled and not reason:
+                known = int(rows[measure.column].notna().sum())
+                reason = f"energy was modelled in {modelled} of {known} runs"
             numbers = {part: row[part] if row else math.nan for part in ("value", "lower", "upper")}
             found.append(
                 {"claim": f"{index} and {measure.title}, {under}", "index": index, "under": under,
                  "measure": measure.title}
                 | numbers
                 | {part: int(row[part]) if row else 0 for part in ("runs", "groups")}
-                | {"verdict": "not tested" if reason else verdict_of(numbers["lower"]),
+                | {"verdict": verdict_of(numbers["lower"], testable=not reason),
                    "reason": reason}
             )  # fmt: skip
     return pd.DataFrame(found)
-
-
-def _modelled(rows: DataFrame, measure: Measure) -> NDArray[np.bool_]:
-    """Return, for each update with a value, whether a model and not a meter gave it."""
-    known = rows[measure.column].notna()
-    if measure.column not in ("energy_kwh", "carbon_kg"):
-        return np.zeros(int(known.sum()), dtype=bool)
-    modelled: NDArray[np.bool_] = rows.loc[known, "energy_modelled"].to_numpy(dtype=bool)
-    return modelled
-
-
-def _why_none(rows: DataFrame, measure: Measure, index: str) -> str:
-    if not len(rows):
-        return "there are no such updates"
-    if rows[measure.column].isna().all():
-        return f"no {measure.title} was recorded"
-    return f"no update with a known {measure.title} has {index}"
 
 
 def records_of(table: DataFrame) -> list[dict[str, Any]]:

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resque.experiments.evidence import WITHIN, Evidence, records_of
-from resque.experiments.situations import HELD, MEASURES, Measure, Situation
-from resque.files import written_whole
-from resque.reporting.figures import COLOURS
+from resque.experiments.situations import EPOCHS, HELD, MEASURES, Measure, Situation
+from resque.reporting.figures import COLOURS, MARKERS, blank_figure, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-_MARKERS = "os^Dvp*X"
-_SUFFIXES = (".svg", ".png")
+_WIDTH = 4.5
 
 
 def in_order(rows: DataFrame) -> list[str]:
@@ -49,10 +47,11 @@ def place_of(
     return f"Of {len(order)} predictors {index} is number {place}, {interval_told(own)}; {leader}."
 
 
+@style()
 def scatter_figure(found: Evidence, situation: Situation, figures: Path) -> str:
     """Return the Markdown of a figure that is written now: the index against epochs."""
     points = situation.of(found.points)
-    measure = MEASURES[0]
+    measure = EPOCHS
     if situation.index not in points:
         return f"{situation.index} is not among the predictors."
     points = points[points[situation.index].notna() & points[measure.column].notna()]
@@ -66,7 +65,7 @@ def scatter_figure(found: Evidence, situation: Situation, figures: Path) -> str:
             panel.plot(
                 of[situation.index].to_numpy()[which],
                 of[measure.column].to_numpy()[which],
-                _MARKERS[place % len(_MARKERS)],
+                MARKERS[place % len(MARKERS)],
                 color=colour,
                 markerfacecolor=colour if filled else "none",
                 markersize=5,
@@ -75,7 +74,7 @@ def scatter_figure(found: Evidence, situation: Situation, figures: Path) -> str:
             )
     panel.set_yscale("log")
     panel.set_xlabel(situation.index)
-    panel.set_ylabel("epochs to 99 % of the peak accuracy")
+    panel.set_ylabel(measure.axis(modelled=False))
     panel.set_title(f"{situation.name}: {len(points)} updates")
     panel.legend(fontsize="small", ncols=2)
     missed = int((~points["reached"].astype(bool)).sum())
@@ -87,6 +86,7 @@ def scatter_figure(found: Evidence, situation: Situation, figures: Path) -> str:
     return _saved(figure, figures / f"{situation.index}-epochs", alt)
 
 
+@style()
 def dots_figure(within: DataFrame, situation: Situation, found: Evidence, figures: Path) -> str:
     """Return the image of the index and the best other predictor for each measure."""
     drawn = []
@@ -99,9 +99,7 @@ def dots_figure(within: DataFrame, situation: Situation, found: Evidence, figure
     drawn = [row for row in drawn if row[1] or row[2]]
     figure, panel = _figure(0.25 + 0.11 * len(drawn))
     for place, (_, *pair) in enumerate(drawn):
-        for row, offset, colour, marker in zip(
-            pair, (-0.13, 0.13), COLOURS, _MARKERS, strict=False
-        ):
+        for row, offset, colour, marker in zip(pair, (-0.13, 0.13), COLOURS, MARKERS, strict=False):
             if row is None:
                 continue
             at = place + offset
@@ -112,8 +110,8 @@ def dots_figure(within: DataFrame, situation: Situation, found: Evidence, figure
                     row["predictor"], (row["value"], at), xytext=(0, -10),
                     textcoords="offset points", ha="center", fontsize=7,
                 )  # fmt: skip
-    panel.plot([], [], _MARKERS[0], color=COLOURS[0], label=situation.index)
-    panel.plot([], [], _MARKERS[1], color=COLOURS[1], label="best other predictor")
+    panel.plot([], [], MARKERS[0], color=COLOURS[0], label=situation.index)
+    panel.plot([], [], MARKERS[1], color=COLOURS[1], label="best other predictor")
     panel.axvline(HELD, color="#555555", linestyle=":", linewidth=1)
     panel.set_yticks(range(len(drawn)), [row[0] for row in drawn])
     panel.set_ylim(len(drawn) - 0.4, -0.6)
@@ -132,6 +130,7 @@ def dots_figure(within: DataFrame, situation: Situation, found: Evidence, figure
     return _saved(figure, figures / f"{situation.index}-measures", alt)
 
 
+@style()
 def bars_figure(rows: Sequence[Mapping[str, Any]], figures: Path) -> str:
     """Return the image of the errors in epochs (or what comes first) by what was left out."""
     measure = rows[0]["measure"]
@@ -148,7 +147,7 @@ def bars_figure(rows: Sequence[Mapping[str, Any]], figures: Path) -> str:
         panel.plot(
             [error for error, _ in known],
             [place + 0.12 * (at - (len(sets) - 1) / 2) for _, place in known],
-            _MARKERS[at],
+            MARKERS[at],
             color=COLOURS[at],
             label=name,
         )
@@ -167,26 +166,13 @@ def bars_figure(rows: Sequence[Mapping[str, Any]], figures: Path) -> str:
 
 def _figure(height: float) -> tuple[Figure, Axes]:
     """Return a figure as wide as a phone, and its panel; the height is in widths."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5, 4.5 * height), layout="constrained")
-    FigureCanvasAgg(figure)
-    panel = figure.subplots()
-    panel.grid(alpha=0.3)
-    return figure, panel
+    figure = blank_figure(_WIDTH, _WIDTH * height)
+    return figure, figure.subplots()
 
 
 def _saved(figure: Figure, stem: Path, alt: str) -> str:
-    from matplotlib import rc_context
-
-    # No date and no random names inside, so that the same numbers give the same file.
-    undated = {".svg": {"Date": None}, ".png": {"Software": None}}
-    for suffix in _SUFFIXES:
-        # A name of a measure may hold dots.
-        path = stem.with_name(stem.name + suffix)
-        with written_whole(path) as temporary, rc_context({"svg.hashsalt": "resque"}):
-            figure.savefig(temporary, dpi=200, metadata=undated[suffix])
+    for suffix in (".svg", ".png"):
+        save_figure(figure, stem.with_suffix(suffix))
     return f"![{alt}]({stem.parent.name}/{stem.name}.svg)"
 
 

@@ -117,7 +117,7 @@ def _of_claims(found: Evidence) -> Iterator[str]:
         "The abstract of [RESQUE](https://arxiv.org/abs/2412.15511) says that the index correlates "
         "with the measures below. A claim is *held* when the lower bound of the 90 % interval of "
         "Spearman's correlation within groups is at least 0.5, *partly* when it is above 0, else "
-        f"*not*. Of {len(found.claims)} rows, seconds beside energy among them: {', '.join(told)}."
+        f"*not*. Of {len(found.claims)} rows, time beside energy among them: {', '.join(told)}."
     )
     rows = records_of(found.claims)
     yield "\n".join(
@@ -230,8 +230,9 @@ def _of_intensities(rows: DataFrame, situation: Situation, found: Evidence) -> I
         return
     grouping = Counter(known["grouping"]).most_common(1)[0][0]
     yield f"### One kind of shift at a time: {situation.name}"
-    yield f"Groups share {grouping}" + (
-        "." if "old" in grouping else "; data differ in them, for want of runs that share both."
+    yield (
+        f"Groups share {grouping}, of one run of each cell: what is left is the intensity of the "
+        "shift."
     )
     yield _short(rows, (situation.index, NOISE_LEVEL), (INTENSITY,), found)
 
@@ -374,25 +375,28 @@ def _of_noise(found: Evidence) -> Iterator[str]:
     yield "## Noise between seeds"
     yield (
         "Runs that differ in nothing but the seed differ all the same, and no predictor that does "
-        "not see the seed can foretell that. The ceiling is the largest correlation with the "
-        "logarithm of the measure that one can have, over these cells; the share is the spread "
-        "between seeds over that between cells; the difference is the median between two seeds. "
+        "not see the seed can foretell that. A ceiling is the largest correlation with the "
+        "logarithm of the measure that one can have: that within groups over the same groups as "
+        "the correlations within groups, that pooled over all runs. Ranks in small groups stay "
+        "somewhat below. The share is the spread between seeds over that between cells; the "
+        "difference is the median between two seeds; cells and runs are those with several seeds. "
         "Censored runs are left out."
     )
     rows = records_of(found.noise)
     known = [row for row in rows if not row["reason"]]
     if known:
         yield _markdown(
-            ("situation", "measure", "ceiling", "intraclass correlation", "share", "difference",
-             "cells", "runs"),
+            ("situation", "measure", "scope", "ceiling", "intraclass correlation", "share",
+             "difference", "cells", "runs"),
             [
-                (row["situation"], marked_title(row["measure"], found), two_digits(row["ceiling"]),
-                 two_digits(row["intraclass"]), _percent(row["share"]),
-                 _percent(row["median_difference"]), int(row["cells"]), int(row["runs"]))
+                (row["situation"], marked_title(row["measure"], found), row["scope"],
+                 two_digits(row["ceiling"]), two_digits(row["intraclass"]),
+                 _percent(row["share"]), _percent(row["median_difference"]), int(row["cells"]),
+                 int(row["runs"]))
                 for row in known
             ],
         )  # fmt: skip
-    yield from _left_aside(rows, ("situation", "measure"))
+    yield from _left_aside(rows, ("situation", "measure", "scope"))
 
 
 def _of_method(found: Evidence) -> Iterator[str]:
@@ -400,7 +404,7 @@ def _of_method(found: Evidence) -> Iterator[str]:
     missed = int((~found.points["reached"].to_numpy(dtype=bool)).sum())
     zeros = ", ".join(f"{n} of {name}" for name, n in found.replaced.items())
     yield (
-        f"- {missed} updates missed their target. Their epochs, seconds, energy and carbon are "
+        f"- {missed} updates missed their target. Their epochs, time, energy and carbon are "
         "censored: Spearman's correlation takes their expected ranks, Kendall's the pairs whose "
         "order is known, Pearson's the likelihood. The regressions train on them as they are, and "
         "no error is taken of them.\n"
@@ -412,13 +416,16 @@ def _of_method(found: Evidence) -> Iterator[str]:
         "foretells.\n"
         f"- Partial correlations of ranks hold constant, for shifts, {', '.join(GIVEN_SHIFT)}; "
         f"for tasks, {', '.join(GIVEN_TASK)}.\n"
-        f"- Groups with fewer than {GROUP_UPDATES} updates are left out; a correlation needs "
+        "- What is held constant in a group is held so by least squares on the ranks in it, one "
+        "indicator for each level; Kendall's correlation takes the pairs that share the level. "
+        f"Groups with fewer than {GROUP_UPDATES - 1} degrees of freedom ({GROUP_UPDATES} updates, "
+        "and one more for each further level) are left out; a correlation needs "
         f"{LEAST_RUNS} runs and {LEAST_GROUPS} networks x data.\n"
         "- Used as logarithms in Pearson's correlation and in regressions: "
         f"{', '.join(found.logged) or 'none'}.\n"
         f"- Zeros replaced by half of the least value above 0: {zeros or 'none'}.\n"
-        "- Seconds depend on the machine and on what else ran on it; they stand beside energy and "
-        "do not replace it."
+        "- Time depends on the machine and on what else ran on it; it stands beside energy and "
+        "does not replace it."
     )
 
 

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resque.errors import InputError
-from resque.experiments.correlation import (
-    Floats,
-    spearman,
-)
+from resque.experiments.correlation import Floats, spearman
 from resque.experiments.situations import (
+    CLAIMED,
     GROUP_UPDATES,
     LEAST_RUNS,
-    MEASURES,
     NOISE_LEVEL,
     SITUATIONS,
     Measure,
@@ -120,9 +117,7 @@ def leave_out_errors(
         rows = situation.of(made)
         of_them = usable.loc[rows.index].dropna(axis=1, how="all")
         for what, column in situation.left_out.items():
-            for measure in MEASURES:
-                if measure.column == "peak_accuracy":
-                    continue
+            for measure in CLAIMED:
                 known = rows[measure.column].notna().to_numpy(dtype=bool)
                 keys = {
                     "situation": situation.name,

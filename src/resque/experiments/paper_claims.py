@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,23 @@ from resque.experiments.correlation import (
     bootstrap_interval,
     resampled_spearman_within,
 )
-from resque.experiments.situations import LEAST_GROUPS, LEVEL, Verdict, verdict_of
-from resque.history.table import PREFLIGHT
+from resque.experiments.situations import (
+    CARBON,
+    CLAIMED,
+    ENERGY,
+    LEAST_GROUPS,
+    LEVEL,
+    TIME,
+    Measure,
+    Verdict,
+    modelled_in,
+    verdict_of,
+    why_none,
+)
+from resque.forecasting.outcome import outcome_of
+from resque.history.records import Accuracy
+from resque.history.table import PREFLIGHT, SHARE_OF_PEAK, table_of
+from resque.history.update import Update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +47,7 @@ _FEW_GROUPS = 10
 # Updates of one network resemble each other, and so do those for one task or kind of shift.
 _WAYS = (("label:network",), ("label:new", "label:shift"))
 _STRATUM = ("label:network", "label:old")
+_COMMON, _SCRATCH = "common_accuracy", "_scratch"
 _IN_WORDS: Mapping[Verdict, str] = {
     "held": "held", "partly": "partly held", "not": "not held", "not tested": "not tested",
 }  # fmt: skip
@@ -43,45 +59,9 @@ _LEARNT = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """What an update came to, as an axis.
-
-    Attributes:
-        column: of the table (see `table_of`).
-        title: in words.
-        unit: "" for a number without one.
-        cost: whether an update that missed its target would have had more of it.
-        metered: whether it comes from a meter of energy.
-    """
-
-    column: str
-    title: str
-    unit: str = ""
-    cost: bool = True
-    metered: bool = False
-
-    def axis(self, *, modelled: bool) -> str:
-        """Return the words beside an axis."""
-        modelled = modelled and self.metered
-        told = [part for part in (self.unit, "modelled" if modelled else "") if part]
-        return f"{self.title} ({', '.join(told)})" if told else self.title
-
-
-_SECONDS = Measure("duration_s", "time", "s")
-_ENERGY = Measure("energy_kwh", "energy", "kWh", metered=True)
-_CARBON = Measure("carbon_kg", "carbon", "kg CO2e", metered=True)
-# The five of the paper, and seconds, which stand for energy where that is modelled.
-MEASURES = (
-    Measure("epochs_to_peak_share", "epochs to 99 % of the peak"),
-    Measure("gradient_norm", "gradient norm", cost=False),
-    Measure("parameter_change", "parameter change", cost=False),
-    _SECONDS,
-    _ENERGY,
-    _CARBON,
-)
-COSTS = (Measure("epochs", "epochs"), _SECONDS, _ENERGY, _CARBON)
-PEAK = Measure("lost_accuracy", "1 - peak accuracy", cost=False)
+PEAK = Measure("lost_accuracy", "1 - peak accuracy")
+# Of training until an accuracy; see `pairs_of`.
+COSTS = (Measure("epochs", "epochs"), TIME, ENERGY, CARBON)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +125,7 @@ class Row:
 
 
 def index_claims(
-    table: DataFrame, index: str, measures: Sequence[Measure] = MEASURES
+    table: DataFrame, index: str, measures: Sequence[Measure] = CLAIMED
 ) -> tuple[Claim, ...]:
     """Return whether an index goes together with each measure; see `reproduce`.
 
@@ -157,12 +137,14 @@ def index_claims(
     claims = []
     for measure in measures:
         rows = known_rows(table, measure, index)
-        found, modelled = correlation(rows, index, measure), is_modelled(rows, measure)
+        found, modelled = correlation(rows, index, measure), modelled_in(rows, measure) > 0
         few = found.groups < LEAST_GROUPS
-        verdict: Verdict = "not tested" if modelled or few else verdict_of(found.lower)
+        verdict = verdict_of(found.lower, testable=not (modelled or few))
         told = f"{index} and {measure.axis(modelled=modelled)}: {_IN_WORDS[verdict]}"
         if math.isnan(found.value):
-            why = _why_no_number(table, measure) if rows.empty else "too few updates differ in both"
+            why = (
+                why_none(table, measure, index) if rows.empty else "too few updates differ in both"
+            )
         else:
             why = (
                 f"rank correlation {found.value:.2f}, {_interval_in_words(found)}; "
@@ -182,43 +164,42 @@ def learnt(cell: Cell) -> tuple[str, ...]:
     return tuple(labels[name.removeprefix("label:")] for name in _LEARNT)
 
 
-def cost_claims(table: DataFrame) -> tuple[tuple[Claim, ...], str]:
+def cost_claims(pairs: DataFrame) -> tuple[tuple[Claim, ...], str]:
     """Return whether retraining costs less than training from scratch, and the sum in words.
 
-    See `reproduce`. Where retraining was censored, its ratio is too small by an unknown amount:
-    it counts as no saving, 1, unless it is more already. Where training from scratch was, the
-    ratio is too large, which errs on the safe side.
+    Both are costs until the same accuracy; see `pairs_of` and `reproduce`.
 
     Args:
-        table: from `table_of`, of updates of cells, with those from scratch.
+        pairs: from `pairs_of`.
     """
-    pairs = pairs_of(table)
     claims = []
     for measure in COSTS:
         known = pairs[(pairs[f"{measure.column}_scratch"] > 0) & (pairs[measure.column] > 0)]
         ratio = np.asarray(known[measure.column] / known[f"{measure.column}_scratch"], float)
-        ratio = np.where(known["reached"], ratio, np.maximum(ratio, 1))
-        found, modelled = _mean_ratio(ratio, _ways(known)), is_modelled(known, measure)
+        found, modelled = _mean_ratio(ratio, _ways(known)), modelled_in(known, measure) > 0
         verdict: Verdict = "not tested"
         if not (modelled or math.isnan(found.upper) or found.groups < LEAST_GROUPS):
             verdict = "held" if found.upper < 1 else "partly" if found.value < 1 else "not"
         told = f"Retraining costs less, {measure.axis(modelled=modelled)}: {_IN_WORDS[verdict]}"
         if math.isnan(found.value):
-            why = _why_no_number(table, measure)
+            why = why_none(pairs, measure, "a run from scratch to compare it with")
         else:
             lost = [
                 int((~known[side].astype(bool)).sum()) for side in ("reached", "reached_scratch")
             ]
             why = (
-                f"{found.value:.2f} of training from scratch, {_interval_in_words(found)}; "
-                f"{len(known)} pairs, retraining censored in {lost[0]}, from scratch in {lost[1]}"
+                f"{found.value:.2f} of training from scratch to the same accuracy, "
+                f"{_interval_in_words(found)}; {len(known)} pairs, in which retraining was cut "
+                f"off {lost[0]} times beyond it, from scratch {lost[1]} times"
                 f"{_caution(found, modelled)}"
             )
         claims.append(_claim(f"{told} ({why}).", verdict, found, known, measure, modelled))
-    means = [pairs[f"peak_accuracy{side}"].mean() for side in ("", "_scratch")]
+    if pairs.empty:
+        return tuple(claims), summary(claims)
+    means = [pairs[name].mean() for name in (_COMMON, "peak_accuracy", "peak_accuracy_scratch")]
     accuracies = (
-        f" Retrained networks reached an accuracy of {means[0]:.2f} on average, those from "
-        f"scratch {means[1]:.2f}."
+        f" Costs are those until an accuracy of {means[0]:.2f} on average; in the end retrained "
+        f"networks reached {means[1]:.2f}, those from scratch {means[2]:.2f}."
     )
     return tuple(claims), summary(claims) + accuracies
 
@@ -283,24 +264,6 @@ def _caution(found: Interval, modelled: bool) -> str:
     if found.groups < LEAST_GROUPS:
         groups += f", where {LEAST_GROUPS} are needed"
     return groups + ("; energy was modelled, which is no evidence for it" if modelled else "")
-
-
-def _why_no_number(table: DataFrame, measure: Measure) -> str:
-    if measure.metered and table["energy_kwh"].isna().all():
-        return "no energy was metered"
-    if measure is _CARBON:
-        return "no grid was given"
-    return "no update has both numbers"
-
-
-def is_modelled(rows: DataFrame, measure: Measure) -> bool:
-    """Return whether a measure rests on energy of which any was modelled.
-
-    Args:
-        rows: of a table.
-        measure: of them.
-    """
-    return measure.metered and any(flag is True for flag in rows["energy_modelled"])
 
 
 def known_rows(table: DataFrame, measure: Measure, index: str) -> DataFrame:
@@ -381,17 +344,58 @@ def _mean_ratio(ratio: Floats, ways: tuple[NDArray[Any], NDArray[Any]]) -> Inter
     return bootstrap_interval(mean, ways[0], crossed=ways[1], level=LEVEL)
 
 
-def pairs_of(table: DataFrame) -> DataFrame:
+def pairs_of(updates: Sequence[Update]) -> DataFrame:
     """Return each retrained update beside the one from scratch, whose columns end in _scratch.
 
+    The costs of both are those until the first validation after training began with the same
+    accuracy: 99 % of the lower one of their peaks. Until its own plateau the one that gets
+    further would pay for what the other never reaches. Energy and carbon are shared out by time.
+
+    The trap: where training from scratch was cut off, the accuracy is as low as it got until
+    then.
+
     Args:
-        table: from `table_of`, of updates of cells.
+        updates: of cells, with their curves; pairs without any are left out.
     """
+    table = table_of(updates)
+    table["place"] = range(len(table))
     scratch = table["label:start"] == "scratch"
-    columns = [*_LEARNT, "reached", "peak_accuracy", *(measure.column for measure in COSTS)]
-    return table[~scratch].merge(
-        table.loc[scratch, columns], on=list(_LEARNT), suffixes=("", "_scratch")
+    columns = [*_LEARNT, "place", "reached", "peak_accuracy", "energy_modelled"]
+    pairs = table[~scratch].merge(
+        table.loc[scratch, columns], on=list(_LEARNT), suffixes=("", _SCRATCH)
     )
+    compared = [
+        _compared(updates[one], updates[other])
+        for one, other in zip(pairs["place"], pairs[f"place{_SCRATCH}"], strict=True)
+    ]
+    names = [_COMMON, *(f"{m.column}{side}" for side in ("", _SCRATCH) for m in COSTS)]
+    for at, name in enumerate(names):
+        pairs[name] = np.array([row[at] if row else math.nan for row in compared], float)
+    either = [pairs[f"energy_modelled{side}"].eq(True) for side in ("", _SCRATCH)]
+    pairs["energy_modelled"] = either[0] | either[1]
+    return pairs[pairs[_COMMON].notna()].reset_index(drop=True)
+
+
+def _compared(*updates: Update) -> tuple[float, ...] | None:
+    """Return the common accuracy, and each cost of each update until it was there."""
+    # An accuracy that was there before would be reached for nothing, which has no logarithm.
+    trained = [replace(update, curve=update.curve[1:]) for update in updates]
+    if not all(update.curve for update in trained):
+        return None
+    common = SHARE_OF_PEAK * min(max(p.accuracy for p in u.curve) for u in trained)
+    if common <= 0:
+        return None
+    return common, *(cost for update in trained for cost in _costs(update, Accuracy(common)))
+
+
+def _costs(update: Update, target: Accuracy) -> tuple[float, ...]:
+    """Return each of `COSTS` of an update until a target; NaN where it is not known."""
+    until = outcome_of(update, target)
+    if until is None or until.seconds is None or not update.duration_s:
+        return (math.nan if until is None else until.epochs, math.nan, math.nan, math.nan)
+    share = until.seconds / update.duration_s
+    whole = (math.nan if c is None else c for c in (update.energy_kwh, update.carbon_kg))
+    return until.epochs, until.seconds, *(share * cost for cost in whole)
 
 
 def rows_of(table: DataFrame, index: str) -> tuple[Row, ...]:
@@ -404,10 +408,10 @@ def rows_of(table: DataFrame, index: str) -> tuple[Row, ...]:
     rows = []
     for (network, data), part in table.groupby(list(_STRATUM), sort=False):
         correlations = {}
-        for measure in MEASURES:
+        for measure in CLAIMED:
             known = known_rows(part, measure, index)
             if len(known):
-                title = measure.axis(modelled=is_modelled(known, measure))
+                title = measure.axis(modelled=modelled_in(known, measure) > 0)
                 correlations[title] = correlation(known, index, measure)
         rows.append(
             Row(

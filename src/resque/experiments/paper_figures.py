@@ -7,8 +7,7 @@ that colour-blind readers tell apart, and each has its own marker or hatching.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -16,69 +15,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resque.experiments.correlation import Floats
-from resque.experiments.paper_claims import (
-    COSTS,
-    Measure,
-    Row,
-    correlation_alone,
-    is_modelled,
-    known_rows,
-    pairs_of,
-)
-from resque.experiments.situations import LEVEL
-from resque.files import written_whole
+from resque.experiments.paper_claims import COSTS, Row, correlation_alone, known_rows
+from resque.experiments.situations import HELD, LEVEL, Measure, modelled_in
 from resque.history.table import PREFLIGHT
-from resque.reporting.figures import COLOURS
+from resque.reporting.figures import COLOURS, MARKERS, blank_figure, save_figure, style
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 _WIDTH = 4.0
-_STYLE: Any = {
-    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 9,
-    "ytick.labelsize": 9, "legend.fontsize": 9, "legend.title_fontsize": 10,
-    "figure.titlesize": 10, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True,
-    "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "resque",
-    "hatch.linewidth": 0.7,
-}  # fmt: skip
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_HOLLOW = "hollow: censored, target not reached"
+_HOLLOW = "hollow: cut off, target not reached"
 
 
-def _figure(height: float, note: str) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
+def _figure(height: float, note: str) -> Figure:
+    figure = blank_figure(_WIDTH, height)
     figure.supxlabel("\n".join(wrap(note, 52)), fontsize=9)
     return figure
 
 
-def style() -> AbstractContextManager[None]:
-    """Return the context in which these figures are drawn and saved."""
-    from matplotlib import rc_context
-
-    return rc_context(_STYLE)
-
-
-def saved(figure: Any, folder: Path, name: str) -> tuple[str, str]:
+def saved(figure: Figure, folder: Path, name: str) -> tuple[str, str]:
     """Write a figure as SVG and as PNG, and return the names of the files.
 
     Args:
-        figure: made in `style`.
+        figure: one of those below.
         folder: to write to.
         name: of the files, without suffix.
     """
-    # No date inside, so that the same numbers give the same file.
-    undated: Mapping[str, dict[str, None]] = {"svg": {"Date": None}, "png": {"Software": None}}
-    for suffix, metadata in undated.items():
-        with written_whole(folder / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, dpi=200, metadata=metadata)
-    return f"{name}.svg", f"{name}.png"
+    files = f"{name}.svg", f"{name}.png"
+    for file in files:
+        save_figure(figure, folder / file)
+    return files
 
 
-def scatter(table: DataFrame, index: str, measures: Sequence[Measure], *, title: str) -> Any:
+@style()
+def scatter(table: DataFrame, index: str, measures: Sequence[Measure], *, title: str) -> Figure:
     """Return a figure of an index against each measure, one panel below the other.
 
     Args:
@@ -98,7 +69,7 @@ def scatter(table: DataFrame, index: str, measures: Sequence[Measure], *, title:
         rows = known_rows(table, measure, index)
         for place, (network, own) in enumerate(rows.groupby("label:network", sort=False)):
             found = correlation_alone(own, index, measure)
-            colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place % len(_MARKERS)]
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             for reached, side in own.groupby("reached"):
                 panel.plot(
                     side[f"{PREFLIGHT}{index}"], side[measure.column], marker,
@@ -107,7 +78,7 @@ def scatter(table: DataFrame, index: str, measures: Sequence[Measure], *, title:
             told = "-" if math.isnan(found) else f"{found:.2f}"
             panel.plot([], [], marker, color=colour, label=f"{network} {told}")
         _scaled(panel, np.asarray(rows[measure.column], float))
-        panel.set_ylabel("\n".join(wrap(measure.axis(modelled=is_modelled(rows, measure)), 18)))
+        panel.set_ylabel("\n".join(wrap(measure.axis(modelled=modelled_in(rows, measure) > 0), 18)))
         panel.legend(
             loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.1,
             borderaxespad=0.2, labelspacing=0.2,
@@ -124,23 +95,23 @@ def _scaled(panel: Any, values: Floats) -> None:
         panel.locator_params(axis="y", nbins=4)
 
 
-def bars(table: DataFrame, columns: Sequence[str], *, title: str) -> Any:
+@style()
+def bars(pairs: DataFrame, columns: Sequence[str], *, title: str) -> Figure:
     """Return a figure of the costs of retraining and of training from scratch, side by side.
 
     Args:
-        table: from `table_of`, of updates of cells, with those from scratch.
+        pairs: from `pairs_of`.
         columns: each of their combinations gets its bars.
         title: of the figure.
     """
     by = list(columns)
-    pairs = pairs_of(table)
     shown = [m for m in COSTS if pairs[[m.column, f"{m.column}_scratch"]].notna().all(axis=1).any()]
     names = list(dict.fromkeys(pairs[by].itertuples(index=False, name=None)))
     across = min(2, len(shown))
     down = math.ceil(len(shown) / across)
     figure = _figure(
         down * (0.42 * len(names) + 0.7) + 1.1,
-        f"bars: means; dots: updates; {_HOLLOW}",
+        f"until the same accuracy; bars: means; dots: updates; {_HOLLOW}",
     )  # fmt: skip
     panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     sides = (
@@ -162,7 +133,7 @@ def bars(table: DataFrame, columns: Sequence[str], *, title: str) -> Any:
                         values[of], np.full(of.sum(), place + offset), "o", markersize=3,
                         markeredgecolor="black", markerfacecolor=face, markeredgewidth=0.8,
                     )  # fmt: skip
-        modelled = is_modelled(table, measure)
+        modelled = modelled_in(pairs, measure) > 0
         panel.set_xlabel("\n".join(wrap(measure.axis(modelled=modelled), 20)))
         panel.locator_params(axis="x", nbins=3)
         panel.set_yticks(range(len(names)), ["\n".join(_spaced(name)) for name in names])
@@ -178,7 +149,8 @@ def bars(table: DataFrame, columns: Sequence[str], *, title: str) -> Any:
     return figure
 
 
-def intervals(rows: Sequence[Row], *, title: str) -> Any:
+@style()
+def intervals(rows: Sequence[Row], *, title: str) -> Figure:
     """Return a figure of the correlations of a table with their intervals.
 
     Args:
@@ -189,7 +161,7 @@ def intervals(rows: Sequence[Row], *, title: str) -> Any:
     down = math.ceil(len(shown) / 2)
     figure = _figure(
         down * (0.36 * len(rows) + 0.8) + 1,
-        f"rank correlation with the index and its {100 * LEVEL:g} % interval; dotted: 0.5",
+        f"rank correlation with the index and its {100 * LEVEL:g} % interval; dotted: {HELD}",
     )  # fmt: skip
     figure.suptitle(_in_lines(title))
     panels = figure.subplots(down, 2, sharex=True, sharey=True, squeeze=False).ravel()
@@ -202,7 +174,7 @@ def intervals(rows: Sequence[Row], *, title: str) -> Any:
                 panel.plot([found.lower, found.upper], [place, place], color=COLOURS[0])
             panel.plot(found.value, place, "o", color=COLOURS[0], markersize=5)
         panel.axvline(0, color="black", linewidth=0.8)
-        panel.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+        panel.axvline(HELD, color="black", linewidth=0.8, linestyle=":")
         panel.set_title("\n".join(wrap(measured, 20)))
         panel.set_xlim(-1.05, 1.05)
         panel.set_xticks([-1, 0, 1])

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from resque.experiments.cells import TARGET
-from resque.experiments.correlation import (
-    Floats,
-)
+from resque.experiments.correlation import Floats
 from resque.forecasting.preflight import CONTROLS, PROBED, SHIFT_INDEX, TASK_INDEX, ZERO_SHOT
 from resque.history.table import PREFLIGHT
 
@@ -33,28 +31,52 @@ DATA = ("label:network", "label:old", "label:new")
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What an update came to.
+    """What an update came to, as a column of a table and as an axis.
 
     Attributes:
-        column: of the table.
+        column: of the table (see `table_of`).
         title: in words.
+        unit: "" for a number without one.
         cost: whether an update that missed its target would have had more of it.
+        metered: whether it comes from a meter of energy.
     """
 
     column: str
     title: str
-    cost: bool
+    unit: str = ""
+    cost: bool = False
+    metered: bool = False
+
+    def axis(self, *, modelled: bool) -> str:
+        """Return the words beside an axis.
+
+        Args:
+            modelled: whether energy was; without a meter of energy it says nothing.
+
+        Example:
+            >>> Measure("energy_kwh", "energy", "kWh", metered=True).axis(modelled=True)
+            'energy (kWh, modelled)'
+        """
+        modelled = modelled and self.metered
+        told = [part for part in (self.unit, "modelled" if modelled else "") if part]
+        return f"{self.title} ({', '.join(told)})" if told else self.title
 
 
-MEASURES = (
-    Measure("epochs_to_peak_share", "epochs", True),
-    Measure("gradient_norm", "gradient norm", False),
-    Measure("parameter_change", "parameter change", False),
-    Measure("duration_s", "seconds", True),
-    Measure("energy_kwh", "energy", True),
-    Measure("carbon_kg", "carbon", True),
-    Measure("peak_accuracy", "peak accuracy", False),
+EPOCHS = Measure("epochs_to_peak_share", "epochs to 99 % of the peak", cost=True)
+TIME = Measure("duration_s", "time", "s", cost=True)
+ENERGY = Measure("energy_kwh", "energy", "kWh", cost=True, metered=True)
+CARBON = Measure("carbon_kg", "carbon", "kg CO2e", cost=True, metered=True)
+PEAK_ACCURACY = Measure("peak_accuracy", "peak accuracy")
+# The five of the paper, and time, which stands for energy where that is modelled.
+CLAIMED = (
+    EPOCHS,
+    Measure("gradient_norm", "gradient norm"),
+    Measure("parameter_change", "parameter change"),
+    TIME,
+    ENERGY,
+    CARBON,
 )
+MEASURES = (*CLAIMED, PEAK_ACCURACY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +133,52 @@ def censored_in(rows: DataFrame, measure: Measure) -> NDArray[np.bool_]:
         measure: the measure.
     """
     missed: NDArray[np.bool_] = ~rows["reached"].to_numpy(dtype=bool) & measure.cost
-    if measure.column == "epochs_to_peak_share":
+    if measure is EPOCHS:
         since = (rows["epochs"] - rows[measure.column]).to_numpy(dtype=float)
         missed &= ~(since >= TARGET.patience)
     return missed
 
 
-def verdict_of(lower: float) -> Verdict:
+def modelled_in(rows: DataFrame, measure: Measure) -> int:
+    """Return how many updates have a measure from a model, and not from a meter, of energy.
+
+    Args:
+        rows: from `table_of`.
+        measure: the measure.
+    """
+    flags = rows.loc[rows[measure.column].notna(), "energy_modelled"]
+    return sum(flag is True for flag in flags.astype(object)) if measure.metered else 0
+
+
+def why_none(rows: DataFrame, measure: Measure, other: str) -> str:
+    """Return why no update has both a measure and something else, in words.
+
+    Args:
+        rows: from `table_of`; none of them has both.
+        measure: the measure.
+        other: the name of what else.
+    """
+    if not len(rows):
+        return "there are no such updates"
+    if measure.metered and rows[ENERGY.column].isna().all():
+        return "no energy was metered"
+    if rows[measure.column].isna().all():
+        return "no grid was given" if measure is CARBON else f"no {measure.title} was recorded"
+    return f"no update with a known {measure.title} has {other}"
+
+
+def verdict_of(lower: float, *, testable: bool = True) -> Verdict:
     """Return what the lower bound of the 90 % interval of a correlation says of a claim.
 
     Args:
         lower: NaN where there is none.
+        testable: false where groups are too few, or energy was modelled.
 
     Example:
-        >>> verdict_of(0.5), verdict_of(0.1), verdict_of(0.0)
-        ('held', 'partly', 'not')
+        >>> verdict_of(0.5), verdict_of(0.1), verdict_of(0.0), verdict_of(0.9, testable=False)
+        ('held', 'partly', 'not', 'not tested')
     """
-    if math.isnan(lower):
+    if math.isnan(lower) or not testable:
         return "not tested"
     if lower >= HELD:
         return "held"

@@ -11,14 +11,16 @@ import numpy as np
 from scipy.stats import rankdata
 
 from resque.errors import InputError, nearest
-from resque.forecasting.baselines import BASELINES, Baseline
+from resque.forecasting.baselines import BASELINES, Method
 from resque.forecasting.experience import Distribution, Experience, reading_of, scaled, unscaled
 from resque.forecasting.outcome import outcome_of
 from resque.forecasting.outlook import Outlook
-from resque.forecasting.predictors import known_of, share_of
-from resque.history.records import Recipe, Target, fields_of
+from resque.forecasting.predictors import known_of, logit, share_of
+from resque.history.records import Accuracy, Recipe, Target, checked_target, fields_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from resque.forecasting.regression import Floats
     from resque.history.update import Update
 
@@ -38,6 +40,7 @@ class Foretold:
 
     Attributes:
         update: its id.
+        target: at which it is read.
         group: what was left out with it.
         method: "forecast", or the name of a baseline.
         epochs: paid for, (median, lower, upper).
@@ -50,6 +53,7 @@ class Foretold:
     """
 
     update: str
+    target: Target
     group: str
     method: str
     epochs: tuple[float, float, float]
@@ -118,7 +122,7 @@ def backtest(
     others: Sequence[Update] = (),
     hold_out: HoldOut = "time",
     target: Target | None = None,
-    baselines: Sequence[Baseline] = BASELINES,
+    baselines: Sequence[Method] = BASELINES,
     from_update: int = 0,
     each: Callable[[str], None] = lambda _: None,
 ) -> Backtest:
@@ -149,34 +153,60 @@ def backtest(
             f"{nearest(str(hold_out), get_args(HoldOut))}"
         )
     ordered = sorted(updates, key=lambda update: update.started)
-    if target is None:
-        if not ordered:
-            raise InputError("There are no updates to foretell.")
-        target = ordered[0].target
-    read = reading_of("epochs", target)
-    usable = [u for u in ordered if read(u) is not None and u.peak_accuracy is not None]
-    if len(usable) < _FEWEST_KNOWN:
-        raise InputError(
-            f"A backtest needs {_FEWEST_KNOWN} updates or more that tell how long they took to "
-            f"{target}; got {len(usable)} of {len(ordered)}."
+    if not ordered:
+        raise InputError("There are no updates to foretell.")
+    target = ordered[0].target if target is None else checked_target(target)
+    rows = tuple(
+        foretold(
+            ordered, others=others, hold_out=hold_out, targets=[target], methods=baselines,
+            from_update=from_update, each=each,
         )
-    rows: list[Foretold] = []
-    memory = _Memory()
-    for group, past, asked in _folds(usable, others, hold_out, from_update):
-        rows.extend(_of_fold(group, past, asked, target, baselines, memory))
-        each(group)
+    )  # fmt: skip
     if not rows:
         raise InputError(
-            f"Leaving out by {hold_out} leaves nothing to foretell from: all updates are alike "
-            "in it."
+            f"With {hold_out} held out there is nothing to foretell from: a backtest needs "
+            f"{_FEWEST_KNOWN} updates or more that met {target} and are not alike in it; got "
+            f"{len(ordered)}."
         )
     methods = dict.fromkeys(row.method for row in rows)
     return Backtest(
         hold_out=hold_out,
         target=target,
-        foretold=tuple(rows),
+        foretold=rows,
         scores=tuple(score_of([r for r in rows if r.method == method]) for method in methods),
     )
+
+
+def foretold(
+    updates: Sequence[Update],
+    *,
+    others: Sequence[Update] = (),
+    hold_out: HoldOut,
+    targets: Sequence[Target],
+    methods: Sequence[Method] = BASELINES,
+    from_update: int = 0,
+    each: Callable[[str], None] = lambda _: None,
+) -> Iterator[Foretold]:
+    """Yield what is foretold of updates without them, by the forecaster and by other methods.
+
+    Updates that met a target before the first step are not foretold at it.
+
+    Args:
+        updates: in the order of time.
+        others: see `backtest`.
+        hold_out: likewise.
+        targets: at which the updates are read.
+        methods: beside the forecaster.
+        from_update: see `backtest`.
+        each: likewise.
+    """
+    memory = _Memory()
+    for group, past, asked in _folds(updates, others, hold_out, from_update):
+        experience = memory.experience(past)
+        for target in targets:
+            yield from _at_target(group, experience, asked, target, methods)
+        memory.keep(experience)
+        each(group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +234,9 @@ class _Memory:
             self._size, self._variances = size, {}
         return Experience(past.own, past.others, self._variances)
 
-    def keep(self, experience: Experience, target: Target) -> None:
-        """Keep the variances of an experience that has just been used."""
-        for measure, at in (("epochs", target), ("peak_accuracy", None)):
-            learned = experience.learned(measure, at)
-            if learned is not None:
-                self._variances[measure] = learned.regression.variances
+    def keep(self, experience: Experience) -> None:
+        """Keep the variances of an experience that has been used."""
+        self._variances |= experience.fitted_variances()
 
 
 def _folds(
@@ -236,43 +263,43 @@ def _without(updates: Sequence[Update], update: Update) -> list[Update]:
     return [other for other in updates if other.id != update.id]
 
 
-def _of_fold(
+def _at_target(
     group: str,
-    past: _Past,
+    experience: Experience,
     asked: Sequence[Update],
     target: Target,
-    baselines: Sequence[Baseline],
-    memory: _Memory,
+    methods: Sequence[Method],
 ) -> Iterator[Foretold]:
-    experience = memory.experience(past)
-    if experience.learned("epochs", target) is None:
+    read, peak = reading_of("epochs", target), reading_of("peak_accuracy", None)
+    asked = [u for u in asked if read(u) is not None and peak(u) is not None]
+    past = [(u, e, p) for u in experience.updates if (e := read(u)) and (p := peak(u))]
+    if not asked or sum(not epochs[1] for _, epochs, _ in past) < _FEWEST_KNOWN:
         return
-    memory.keep(experience, target)
-    read_epochs, read_peak = reading_of("epochs", target), reading_of("peak_accuracy", None)
-    history = [*past.own, *past.others]
-    known = [known_of(update) for update in history]
-    paid = np.array([math.nan if (r := read_epochs(u)) is None else r[0] for u in history])
-    peaks = np.array([math.nan if (r := read_peak(u)) is None else r[0] for u in history])
-    there = np.isfinite(paid) & np.isfinite(peaks)
-    known = [k for k, usable in zip(known, there, strict=True) if usable]
+    known = [known_of(update) for update, _, _ in past]
+    paid, paid_censored = _columns([epochs for _, epochs, _ in past])
+    best, best_censored = _columns([peaks for _, _, peaks in past])
     for update in asked:
         recipe = update.recipe or Recipe()
         own = known_of(update)
         outlook = Outlook(experience, own, target, recipe)
-        peak = outlook.of("peak_accuracy")
         epochs, reaches = outlook.epochs()
-        if peak is not None:
-            yield _row(OURS, group, update, target, epochs.through(np.log), reaches, peak)
-        for baseline in baselines:
-            told = baseline.foretold(known, paid[there], own)
+        peaks = outlook.needed(outlook.of("peak_accuracy"))
+        yield _row(OURS, group, update, target, epochs.through(np.log), reaches, peaks)
+        for method in methods:
+            told = method.foretold(known, paid, paid_censored, own)
+            peaks = method.foretold(known, best, best_censored, own)
             most = float(scaled(np.array(recipe.max_epochs), target))
+            reaches = told.share_below(most - 1e-9)
+            if isinstance(target, Accuracy):
+                reaches = 1 - peaks.share_below(logit(target.value) - 1e-9)
             capped = Distribution(np.minimum(told.values, most), told.weights)
-            yield _row(
-                baseline.name, group, update, target,
-                capped.through(lambda values: np.log(unscaled(values, target))),
-                told.share_below(most - 1e-9),
-                baseline.foretold(known, peaks[there], own),
-            )  # fmt: skip
+            epochs = capped.through(lambda values: np.log(unscaled(values, target) + 1e-9))
+            yield _row(method.name, group, update, target, epochs, reaches, peaks)
+
+
+def _columns(readings: Sequence[tuple[float, bool]]) -> tuple[Floats, NDArray[np.bool_]]:
+    values, censored = zip(*readings, strict=True)
+    return np.array(values), np.array(censored)
 
 
 def _row(
@@ -294,6 +321,7 @@ def _row(
     accuracy = share_of(np.array(_three(peak)))
     return Foretold(
         update=update.id,
+        target=target,
         group=group,
         method=method,
         epochs=tuple(np.exp(quantiles).tolist()),

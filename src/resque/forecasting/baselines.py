@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -13,11 +13,33 @@ from resque.forecasting.experience import Distribution
 from resque.forecasting.predictors import PROBE, SHIFT, TASK, ZERO_SHOT, Known
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from resque.forecasting.regression import Floats
 
 # One predictor of an update; None where it has none.
 Predictor: TypeAlias = Callable[[Known], float | None]
 _FEWEST = 5
+
+
+class Method(Protocol):
+    """A way to foretell one number of an update from those of updates that were made."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+
+    def foretold(
+        self, known: Sequence[Known], y: Floats, censored: NDArray[np.bool_], asked: Known
+    ) -> Distribution:
+        """Return the distribution of what an update comes to.
+
+        Args:
+            known: of the updates that were made, in the order of time.
+            y: what they came to (updates,).
+            censored: where that is a lower bound (updates,).
+            asked: of the update.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +57,8 @@ class Baseline:
 
     Example:
         >>> known = [Known(predictors={}, does_not_apply=frozenset(), groups={})] * 30
-        >>> Baseline("mean").foretold(known, np.arange(30.0), known[0]).median()
+        >>> y, exact = np.arange(30.0), np.zeros(30, dtype=bool)
+        >>> Baseline("mean").foretold(known, y, exact, known[0]).median()
         14.0
     """
 
@@ -43,13 +66,16 @@ class Baseline:
     predictors: Mapping[str, Predictor] | None = None
     last: bool = False
 
-    def foretold(self, known: Sequence[Known], y: Floats, asked: Known) -> Distribution:
-        """Return the distribution of what an update comes to.
+    def foretold(
+        self,
+        known: Sequence[Known],
+        y: Floats,
+        censored: NDArray[np.bool_],  # noqa: ARG002  # of the protocol
+        asked: Known,
+    ) -> Distribution:
+        """Return the distribution of what an update comes to; see `Method`.
 
-        Args:
-            known: of the updates of the past, in order of time.
-            y: what they came to (updates,).
-            asked: of the update.
+        Censored updates count as if they had ended there, as they do where nobody minds.
         """
         alike = np.array([_kind(k) == _kind(asked) for k in known])
         if alike.sum() < _FEWEST:

@@ -188,7 +188,7 @@ class Experience:
         self.own = np.arange(len(self.updates)) < len(own)
         self.scale = Scale.of(known := [known_of(update) for update in self.updates])
         self.rows = self.scale.rows(known)
-        self._variances = dict(variances or {})
+        self._variances: dict[str, Mapping[str, float]] = dict(variances or {})
         self._learned: dict[tuple[str, Target | None], Learned | None] = {}
 
     def learned(self, measure: str, target: Target | None = None) -> Learned | None:
@@ -202,6 +202,14 @@ class Experience:
         if key not in self._learned:
             self._learned[key] = self._fitted(measure, target)
         return self._learned[key]
+
+    def fitted_variances(self) -> dict[str, Mapping[str, float]]:
+        """Return the variances of all regressions that have been asked for: measure -> part."""
+        return {
+            _kind(measure): learned.regression.variances
+            for (measure, _), learned in self._learned.items()
+            if learned is not None
+        }
 
     def weights(self, places: Places) -> Floats:
         """Return how many updates each counts for in an interval: an own one for one.
@@ -242,11 +250,16 @@ class Experience:
         places = np.array([place for place, _, _ in found])
         y = np.array([value for _, value, _ in found])
         censored = np.array([bound for _, _, bound in found])
-        kind = measure.partition(" at ")[0]
         regression = PooledRegression(
-            self.rows[places], y, censored, variances=self._variances.get(kind)
+            self.rows[places], y, censored, variances=self._variances.get(_kind(measure))
         )
+        # Learning curves have the same variances at all their epochs.
+        self._variances.setdefault(_kind(measure), regression.variances)
         return Learned(places, y, censored, regression)
+
+
+def _kind(measure: str) -> str:
+    return measure.partition(" at ")[0]
 
 
 def reading_of(measure: str, target: Target | None) -> Callable[[Update], Reading]:
