@@ -19,7 +19,8 @@ HEAD = """# The command line
 Results, with the warnings that belong to them, go to stdout, as text or with `--json` as JSON;
 progress and other warnings go to stderr. The exit
 status is 0, or 2 for bad input, with one line that says what was wrong and what to do, or 130
-when interrupted; 1 where lines of an imported history were bad. An output file is written whole or
+when interrupted; 1 where lines of an imported history were bad, or where an update is unlikely to
+keep its budget. An output file is written whole or
 not at all.
 
 ## Data

@@ -24,7 +24,9 @@ import resque
 from resque.cli import main, run
 from resque.experiments import digits
 
-COMMANDS = ("profile", "shift", "task", "retrain", "history", "reproduce", "doctor", "demo")
+COMMANDS = (
+    "profile", "shift", "task", "forecast", "retrain", "history", "reproduce", "doctor", "demo",
+)  # fmt: skip
 # What other programs may rely on, for every release.
 SHIFT_KEYS = {
     "index", "value", "floor", "debiased", "lower", "upper", "confidence_level", "p_value",
@@ -759,6 +761,7 @@ def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
         levels={"gaussian noise": (0.0, 0.4)},
         updates=[("gaussian noise", 0.2)],
         meter="none",
+        confidence_level=0.5,
     )
     monkeypatch.setattr(digits, "digits_demo", short)
 
@@ -769,6 +772,7 @@ def test_demo_prints_tables_and_writes_a_figure(printed: Printed, tmp_path: Path
     out = printed("demo", "-o", "digits.png")
     assert "gaussian noise" in out
     assert "RESQUE_task of the digits 5 to 9" in out
+    assert "The last retraining (gaussian noise 0.2), forecast before it was made:" in out
     assert f"figure written to {tmp_path / 'digits.png'}" == out.splitlines()[-1]
     with Image.open(tmp_path / "digits.png") as figure:
         assert figure.format == "PNG"
@@ -780,7 +784,7 @@ def test_demo_as_json_is_nothing_else(capsys: pytest.CaptureFixture[str], tmp_pa
     assert main(["demo", "--json"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
-    assert {"accuracy", "shifts", "updates", "task", "task_known"} == set(found)
+    assert {"accuracy", "shifts", "updates", "forecast", "task", "task_known"} == set(found)
     assert [one["kind"] for one in found["shifts"]] == ["gaussian noise"] * 2
     assert set(found["shifts"][0]) >= SHIFT_KEYS
     assert set(found["task"]) >= TASK_KEYS

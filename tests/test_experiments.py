@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -11,15 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from scipy import ndimage, stats
 from torch import Tensor
 
 import resque
 from resque.experiments.digits import LEVELS, DigitsDemo, digits_demo
 from resque.experiments.shifts import gaussian_blur, gaussian_noise, salt_and_pepper
+from resque.reporting.terminal import demo_view
 
 # Sums of at most 400 products in double precision, in another order.
 ROUNDING = 1e-12
+# Whatever the size of the corpus, it supports such an interval.
+LEVEL = 0.5
 
 
 def seeded(seed: int = 5) -> torch.Generator:
@@ -214,7 +219,7 @@ def test_gaussian_blur_treats_channels_alone() -> None:
 def demo() -> DigitsDemo:
     """The demonstration: both networks trained, all shifts measured, three updates made."""
     updates = (("gaussian noise", 0.1), ("gaussian noise", 0.2), ("gaussian blur", 0.8))
-    return digits_demo(updates=updates, meter="none")
+    return digits_demo(updates=updates, meter="none", confidence_level=LEVEL)
 
 
 def test_demo_measures_every_kind_at_every_level(demo: DigitsDemo) -> None:
@@ -290,8 +295,10 @@ def test_demo_gives_the_same_numbers_again() -> None:
             torch.set_num_threads(seed)
             state = torch.get_rng_state()
             updates = (("gaussian noise", 0.2),)
-            run = digits_demo(epochs=1, levels=levels, updates=updates, meter="none").to_dict()
-            found.append(without_costs(run))
+            run = digits_demo(
+                epochs=1, levels=levels, updates=updates, meter="none", confidence_level=LEVEL
+            )
+            found.append(without_costs(run.to_dict()))
             assert torch.equal(state, torch.get_rng_state())
             assert torch.get_num_threads() == seed
     finally:
@@ -306,7 +313,8 @@ def without_costs(found: Any) -> Any:
     if not isinstance(found, dict):
         return found
     timed = {"id", "started", "duration_s", "seconds", "joules", "energy", "energy_kwh",
-             "training_energy", "validation_energy", "hardware"}  # fmt: skip
+             "training_energy", "validation_energy", "hardware", "seconds_per_step",
+             "seconds_per_validation"}  # fmt: skip
     return {key: without_costs(value) for key, value in found.items() if key not in timed}
 
 
@@ -315,8 +323,9 @@ def test_demo_reports_its_steps() -> None:
     said: list[str] = []
     levels = {"gaussian noise": (0.0,)}
     digits_demo(
-        said.append, epochs=1, levels=levels, updates=[("gaussian blur", 0.1)], meter="none"
-    )
+        said.append, epochs=1, levels=levels, updates=[("gaussian blur", 0.1)], meter="none",
+        confidence_level=LEVEL,
+    )  # fmt: skip
     assert len(said) == 4
     assert "gaussian noise" in said[1]
     assert "gaussian blur 0.1" in said[2]
@@ -336,6 +345,38 @@ def test_demo_updates_meet_their_target(demo: DigitsDemo) -> None:
             assert {"shift": one.kind, "level": f"{one.level:g}"} == dict(update.labels)
             assert update.index is not None
             assert one.index.value == update.index["value"]
+
+
+def test_demo_forecasts_the_last_update_from_those_before(demo: DigitsDemo) -> None:
+    """The forecast knows the others, in both ways, and not the one that it is of."""
+    assert demo.forecast is not None
+    assert (demo.forecast.own_updates, demo.forecast.confidence_level) == (4, LEVEL)
+    assert demo.forecast.corpus_updates > 0
+    assert demo.forecast.target == demo.updates[-1].retrained.target
+    for one in demo.updates:
+        assert one.retrained.preflight is not None
+        assert one.retrained.preflight["data"]["training_examples"] == 600
+        assert one.retrained.preflight["values"]["RESQUE_dist"] > 0
+        assert one.scratch.preflight is None
+    known = demo.updates[-1].retrained.preflight
+    assert known is not None
+    assert known["signature"] == demo.forecast.signature.to_dict()
+
+
+def test_demo_shows_the_truth_beside_the_forecast(demo: DigitsDemo) -> None:
+    """Each measure has a row; accuracy at the target is less than the update could come to."""
+    out = io.StringIO()
+    Console(file=out, width=1000).print(demo_view(demo))
+    text = out.getvalue().partition("forecast before it was made:")[2]
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    taken = demo.updates[-1].retrained
+    assert lines[1] == "measure median 50% interval it took unit"
+    assert lines[2].startswith("epochs ")
+    assert lines[2].endswith(f" {taken.epochs:.3g} epochs")
+    assert lines[3].startswith("time ")
+    (accuracy,) = (line for line in lines if line.startswith("peak accuracy "))
+    assert accuracy.endswith(f" at least {taken.peak_accuracy:.3g}")
+    assert "it was met. Known before: 4 updates above" in text
 
 
 def test_demo_retraining_costs_less_than_training_from_scratch(demo: DigitsDemo) -> None:

@@ -1,7 +1,7 @@
 """The command line: one file per command, which parses, calls the library and prints.
 
-Results go to stdout, progress and warnings to stderr. Exit status: 0; 2 for bad input, with one
-line of cause and cure; 130 when interrupted.
+Results go to stdout, progress and warnings to stderr. Exit status: 0; 1 where a gate says no; 2 for
+bad input, with one line of cause and cure; 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import resque
 from resque.cli import options
 from resque.cli.demo import demo
 from resque.cli.doctor import doctor
+from resque.cli.forecast import forecast
 from resque.cli.history import app as history_app
 from resque.cli.profile import profile
 from resque.cli.reproduce import reproduce
@@ -47,7 +48,7 @@ def _common(
         raise typer.Exit
 
 
-for command in (profile, shift, task, retrain, reproduce, doctor, demo):
+for command in (profile, shift, task, forecast, retrain, reproduce, doctor, demo):
     app.command()(command)
 app.add_typer(history_app, name="history")
 

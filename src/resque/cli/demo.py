@@ -17,9 +17,9 @@ def demo(
     grid: options.GridName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Both indices on real handwritten digits, and what updates of a small network cost.
+    """Both indices on real handwritten digits, what updates cost, and a forecast of one of them.
 
-    The network is trained here, on two cores in a minute; nothing is downloaded.
+    The network is trained here, on two cores in less than two minutes; nothing is downloaded.
 
     Example: resque demo -o demo.svg --grid FRA
     """

@@ -17,7 +17,7 @@ from resque.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from resque.history.records import Grid
+    from resque.history.records import Grid, Recipe, Target
     from resque.representation.models import LoadedModel
 
 
@@ -161,6 +161,95 @@ Groups = Annotated[
         rich_help_panel=_PASS,
     ),
 ]
+_TARGET, _RECIPE = "Target", "Recipe"
+TargetAccuracy = Annotated[
+    float | None,
+    typer.Option(
+        "--accuracy",
+        help="Train until this validation accuracy, 0 to 1.",
+        parser=number,
+        metavar="NUMBER",
+        rich_help_panel=_TARGET,
+    ),
+]
+Patience = Annotated[
+    float | None,
+    typer.Option(
+        help="Or until it has not risen for so many epochs. [default: 5]",
+        parser=number,
+        metavar="EPOCHS",
+        rich_help_panel=_TARGET,
+    ),
+]
+MinDelta = Annotated[
+    float,
+    typer.Option(
+        help="Least rise that counts as one.",
+        parser=number,
+        metavar="NUMBER",
+        rich_help_panel=_TARGET,
+    ),
+]
+Start = Annotated[
+    str,
+    typer.Option(
+        help="weights, head (a fresh classifier) or scratch (fresh weights).",
+        rich_help_panel=_RECIPE,
+    ),
+]
+Optimiser = Annotated[
+    str, typer.Option(help="adam, adamw or sgd (with momentum).", rich_help_panel=_RECIPE)
+]
+LearningRate = Annotated[
+    float,
+    typer.Option(help="At the start.", parser=number, metavar="NUMBER", rich_help_panel=_RECIPE),
+]
+Schedule = Annotated[str, typer.Option(help="constant, cosine or linear.", rich_help_panel=_RECIPE)]
+WeightDecay = Annotated[
+    float,
+    typer.Option(
+        help="Of the optimiser.", parser=number, metavar="NUMBER", rich_help_panel=_RECIPE
+    ),
+]
+Momentum = Annotated[
+    float, typer.Option(help="Of sgd.", parser=number, metavar="NUMBER", rich_help_panel=_RECIPE)
+]
+Augmentation = Annotated[
+    str, typer.Option(help="none, flip, flip_crop or published.", rich_help_panel=_RECIPE)
+]
+FreezeBody = Annotated[
+    bool,
+    typer.Option("--freeze-body", help="Train the final classifier only.", rich_help_panel=_RECIPE),
+]
+MaxEpochs = Annotated[
+    float,
+    typer.Option(
+        help="Give up after these.", parser=number, metavar="EPOCHS", rich_help_panel=_RECIPE
+    ),
+]
+ValidationInterval = Annotated[
+    float,
+    typer.Option(
+        help="Epochs between validations.",
+        parser=number,
+        metavar="EPOCHS",
+        rich_help_panel=_RECIPE,
+    ),
+]
+RecipeSeed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        help="Of fresh weights, the order of the data and augmentation.",
+        parser=whole_number(0),
+        metavar="INTEGER",
+        rich_help_panel=_RECIPE,
+    ),
+]
+SplitValidation = Annotated[
+    str | None,
+    typer.Option(help="Split of the validation data, if another.", rich_help_panel=_IMAGES),
+]
 HISTORY = "sqlite:///resque.db"
 HistoryUrl = Annotated[
     str,
@@ -261,6 +350,24 @@ def costed(text: str | None, pue: float = 1.0) -> Grid | None:
     from resque.measure.carbon import grid
 
     return grid(text, pue=pue)
+
+
+def target(accuracy: float | None, patience: float | None, min_delta: float) -> Target:
+    """Return the target that --accuracy, or --patience and --min-delta, name."""
+    from resque.history.records import Accuracy, Plateau
+
+    if accuracy is None:
+        return Plateau(5.0 if patience is None else patience, min_delta)
+    if patience is not None:
+        raise InputError("--accuracy and --patience are two targets; give one of them.")
+    return Accuracy(accuracy)
+
+
+def recipe(*, freeze_body: bool, **told: Any) -> Recipe:
+    """Return the recipe that options name; those that are no field of it otherwise are named."""
+    from resque.history.records import Recipe
+
+    return Recipe(frozen="body" if freeze_body else "none", **told)
 
 
 def label_pairs(labels: list[str] | None) -> dict[str, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,11 +14,11 @@ from resque.cli import options
 from resque.errors import InputError
 
 if TYPE_CHECKING:
-    from resque.history.records import Target
+    from resque.forecasting.preflight import Preflight
     from resque.history.update import Update
     from resque.index.profile import ClassProfile
 
-_TARGET, _RECIPE, _COST = "Target", "Recipe", "Cost"
+_COST = "Cost"
 
 
 def retrain(
@@ -29,105 +29,22 @@ def retrain(
     model: options.Model = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
-    accuracy: Annotated[
-        float | None,
-        typer.Option(
-            help="Train until this validation accuracy, 0 to 1.",
-            parser=options.number,
-            metavar="NUMBER",
-            rich_help_panel=_TARGET,
-        ),
-    ] = None,
-    patience: Annotated[
-        float | None,
-        typer.Option(
-            help="Or until it has not risen for so many epochs. [default: 5]",
-            parser=options.number,
-            metavar="EPOCHS",
-            rich_help_panel=_TARGET,
-        ),
-    ] = None,
-    min_delta: Annotated[
-        float,
-        typer.Option(
-            help="Least rise that counts as one.",
-            parser=options.number,
-            metavar="NUMBER",
-            rich_help_panel=_TARGET,
-        ),
-    ] = 0.001,
-    start: Annotated[
-        str,
-        typer.Option(
-            help="weights, head (a fresh classifier) or scratch (fresh weights).",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = "weights",
-    optimiser: Annotated[
-        str, typer.Option(help="adam, adamw or sgd (with momentum).", rich_help_panel=_RECIPE)
-    ] = "adam",
-    learning_rate: Annotated[
-        float,
-        typer.Option(
-            help="At the start.", parser=options.number, metavar="NUMBER", rich_help_panel=_RECIPE
-        ),
-    ] = 1e-3,
-    schedule: Annotated[
-        str, typer.Option(help="constant, cosine or linear.", rich_help_panel=_RECIPE)
-    ] = "constant",
-    weight_decay: Annotated[
-        float,
-        typer.Option(
-            help="Of the optimiser.",
-            parser=options.number,
-            metavar="NUMBER",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = 0.0,
-    momentum: Annotated[
-        float,
-        typer.Option(
-            help="Of sgd.", parser=options.number, metavar="NUMBER", rich_help_panel=_RECIPE
-        ),
-    ] = 0.9,
-    augmentation: Annotated[
-        str, typer.Option(help="none, flip, flip_crop or published.", rich_help_panel=_RECIPE)
-    ] = "none",
-    freeze_body: Annotated[
-        bool,
-        typer.Option(
-            "--freeze-body", help="Train the final classifier only.", rich_help_panel=_RECIPE
-        ),
-    ] = False,
-    max_epochs: Annotated[
-        float,
-        typer.Option(
-            help="Give up after these.",
-            parser=options.number,
-            metavar="EPOCHS",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = 50.0,
-    validation_interval: Annotated[
-        float,
-        typer.Option(
-            help="Epochs between validations.",
-            parser=options.number,
-            metavar="EPOCHS",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = 1.0,
+    accuracy: options.TargetAccuracy = None,
+    patience: options.Patience = None,
+    min_delta: options.MinDelta = 0.001,
+    start: options.Start = "weights",
+    optimiser: options.Optimiser = "adam",
+    learning_rate: options.LearningRate = 1e-3,
+    schedule: options.Schedule = "constant",
+    weight_decay: options.WeightDecay = 0.0,
+    momentum: options.Momentum = 0.9,
+    augmentation: options.Augmentation = "none",
+    freeze_body: options.FreezeBody = False,
+    max_epochs: options.MaxEpochs = 50.0,
+    validation_interval: options.ValidationInterval = 1.0,
     batch_size: options.BatchSize = 32,
     autocast: options.Autocast = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Of fresh weights, the order of the data and augmentation.",
-            parser=options.whole_number(0),
-            metavar="INTEGER",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = 0,
+    seed: options.RecipeSeed = 0,
     meter: options.MeterName = "codecarbon",
     calibration: options.CalibrationFile = None,
     grid: options.GridName = None,
@@ -136,6 +53,13 @@ def retrain(
         Path | None,
         typer.Option(
             help="Profile of the old data: the update records RESQUE_dist to the new ones.",
+            rich_help_panel=_COST,
+        ),
+    ] = None,
+    preflight: Annotated[
+        Path | None,
+        typer.Option(
+            help="Saved pre-flight of this update, recorded with it, to learn forecasts from.",
             rich_help_panel=_COST,
         ),
     ] = None,
@@ -154,10 +78,7 @@ def retrain(
     std: options.Std = None,
     channels: options.Channels = None,
     split: options.Split = None,
-    split_validation: Annotated[
-        str | None,
-        typer.Option(help="Split of the validation data, if another.", rich_help_panel="Images"),
-    ] = None,
+    split_validation: options.SplitValidation = None,
     classes: options.Classes = None,
     skip_unreadable: options.SkipUnreadable = False,
     workers: options.Workers = 0,
@@ -168,35 +89,29 @@ def retrain(
     Example: resque retrain new/ held-out/ --model timm:resnet18 --weights mine.pt --accuracy 0.92
     """  # fmt: skip
     from resque.files import checked_output, existing
-    from resque.history.records import Recipe
 
-    for path in (training, validation, *([before] if before else [])):
-        existing(path)
+    for path in (training, validation, before, preflight):
+        if path is not None:
+            existing(path)
     for written in (output, checkpoint):
         if written is not None:
             checked_output(written)
-            options.not_an_input(written, training, validation, weights, before)
+            options.not_an_input(written, training, validation, weights, before, preflight)
     if model is None:
         raise InputError("Which model is retrained? Name it with --model.")
-    target = _target(accuracy, patience, min_delta)
-    recipe = Recipe(
-        **cast(
-            "dict[str, Any]",
-            {
-                "start": start, "optimiser": optimiser, "learning_rate": learning_rate,
-                "schedule": schedule, "weight_decay": weight_decay, "momentum": momentum,
-                "batch_size": batch_size,
-                "augmentation": augmentation, "frozen": "body" if freeze_body else "none",
-                "seed": seed, "max_epochs": max_epochs, "autocast": autocast,
-                "validation_interval": validation_interval,
-            },
-        )
+    target = options.target(accuracy, patience, min_delta)
+    recipe = options.recipe(
+        start=start, optimiser=optimiser, learning_rate=learning_rate, schedule=schedule,
+        weight_decay=weight_decay, momentum=momentum, batch_size=batch_size,
+        augmentation=augmentation, freeze_body=freeze_body, seed=seed, max_epochs=max_epochs,
+        autocast=autocast, validation_interval=validation_interval,
     )  # fmt: skip
     labels = options.label_pairs(label)
     choice = options.ModelChoice(
         model=model, weights=weights, layer=None, pooling="auto", device=device, seed=seed,
         autocast=autocast, image_size=image_size, mean=mean, std=std, channels=channels,
     )  # fmt: skip
+    from resque.forecasting.preflight import load_preflight
     from resque.history.store import History
     from resque.index.profile import load_profile, profile
     from resque.index.shift import shift_index
@@ -209,6 +124,7 @@ def retrain(
     store = History(history)
     store.check_writable()
     old = None if before is None else load_profile(before)
+    known = None if preflight is None else load_preflight(preflight)
     costed = options.costed(grid, pue)
     with options.results_only(), open_meter(meter, calibration=calibration) as opened:
         loaded, prepare = choice.load()
@@ -223,7 +139,7 @@ def retrain(
             workers=workers,
             skip_unreadable=skip_unreadable,
         )
-        index = None
+        index = None if known is None else _index_in(known, data.training, training)
         if old is not None:
             new = profile(
                 loaded.model,
@@ -249,6 +165,7 @@ def retrain(
                 model_name=loaded.name,
                 preprocessing=data.preprocessing,
                 index=index,
+                preflight=None if known is None else known.to_dict(),
                 labels=labels,
                 workers=workers,
             )
@@ -264,6 +181,17 @@ def retrain(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     typer.echo(f"update {result.update.id[:8]} added to {store.url}", err=True)
+
+
+def _index_in(known: Preflight, data: Any, path: Path) -> Mapping[str, Any] | None:
+    """Return the index in a pre-flight, which must be of as many examples: it is learned from."""
+    examples = len(data[0]) if isinstance(data, tuple) else len(data)
+    if known.data.training_examples != examples:
+        raise InputError(
+            f"That pre-flight is of {known.data.training_examples} training examples, and "
+            f"{str(path)!r} holds {examples}; give the one of this update, or none."
+        )
+    return known.shift
 
 
 def _read_as(old: ClassProfile) -> dict[str, Any]:
@@ -302,13 +230,3 @@ def _resumable(checkpoint: Path | None) -> Iterator[None]:
         raise options.Resumable(
             f"the same command goes on from the last whole epoch, in {str(checkpoint)!r}"
         ) from interrupt
-
-
-def _target(accuracy: float | None, patience: float | None, min_delta: float) -> Target:
-    from resque.history.records import Accuracy, Plateau
-
-    if accuracy is None:
-        return Plateau(5.0 if patience is None else patience, min_delta)
-    if patience is not None:
-        raise InputError("--accuracy and --patience are two targets; give one of them.")
-    return Accuracy(accuracy)

@@ -1,4 +1,4 @@
-"""The demonstration on scikit-learn's handwritten digits: both indices, and updates measured."""
+"""The demonstration on handwritten digits: both indices, updates measured, one of them forecast."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resque.experiments.shifts import gaussian_blur, gaussian_noise, salt_and_pepper
+from resque.forecasting.forecast import Forecast
+from resque.forecasting.forecaster import Forecaster
+from resque.forecasting.preflight import preflight
 from resque.history.records import Accuracy, Grid, Recipe
 from resque.history.update import Update
 from resque.index.profile import profile
@@ -29,20 +32,23 @@ LEVELS = {
     "salt and pepper": (0.0, 0.05, 0.1, 0.2, 0.4),
     "gaussian blur": (0.0, 0.4, 0.6, 0.8, 1.2),
 }
-# Shifts after which the network is updated. In the last one the target is out of reach.
+# Shifts after which the network is updated; the last update is forecast from those before it.
+# Under the strongest noise the target is out of reach.
 UPDATES = (
     ("gaussian noise", 0.1),
     ("gaussian noise", 0.2),
+    ("gaussian noise", 0.4),
     ("salt and pepper", 0.05),
     ("salt and pepper", 0.1),
     ("gaussian blur", 0.6),
     ("gaussian blur", 0.8),
-    ("gaussian noise", 0.4),
 )
 TARGET = Accuracy(0.85)
 # A gentle rate for weights that know something; from scratch, the rate that they were found with.
 RETRAINING = Recipe(learning_rate=3e-4, max_epochs=60, validation_interval=0.25)
 SCRATCH = Recipe(start="scratch", learning_rate=3e-3, max_epochs=60, validation_interval=0.25)
+# The few updates here support no wider one as long as the corpus is small.
+CONFIDENCE_LEVEL = 0.8
 # Of the new half: the rest validates.
 _TRAINED_ON = 600
 
@@ -91,6 +97,8 @@ class DigitsDemo:
         accuracy: of the network that knows all digits, on unshifted digits it has not seen.
         shifts: by kind and level.
         updates: measured retrainings after some of the shifts.
+        forecast: of the last retraining, from the corpus and the updates before it, as it was
+            told before that was made; None without updates.
         task: RESQUE_task of a network that knows 0 to 4, for the digits 5 to 9.
         task_known: the same network's RESQUE_task for the digits it knows, for comparison.
     """
@@ -98,6 +106,7 @@ class DigitsDemo:
     accuracy: float
     shifts: tuple[DigitsShift, ...]
     updates: tuple[DigitsUpdate, ...]
+    forecast: Forecast | None
     task: TaskIndex
     task_known: TaskIndex
 
@@ -133,6 +142,7 @@ class DigitsDemo:
                 }
                 for update in self.updates
             ],
+            "forecast": self.forecast and self.forecast.to_dict(),
             "task": self.task.to_dict(),
             "task_known": self.task_known.to_dict(),
         }
@@ -146,8 +156,9 @@ def digits_demo(
     updates: Sequence[tuple[str, float]] = UPDATES,
     meter: Meter | str = "codecarbon",
     grid: Grid | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
 ) -> DigitsDemo:
-    """Return both indices on the digits, and what updates after some of the shifts cost.
+    """Return both indices on the digits, what updates cost, and a forecast of the last of them.
 
     Two small networks are trained: one on half of all digits, whose shift to the other half
     under noise and blur is measured, and one on the digits 0 to 4, for which 5 to 9 are a new
@@ -161,6 +172,7 @@ def digits_demo(
         updates: kinds and strengths of the shifts after which the network is updated.
         meter: see `open_meter`.
         grid: what a kilowatt-hour costs in carbon.
+        confidence_level: of the intervals of the forecast.
 
     Example:
         >>> demo = digits_demo(epochs=1, levels={"gaussian blur": (0.0, 1.0)}, updates=())
@@ -190,18 +202,42 @@ def digits_demo(
                         accuracy=float("nan") if accuracy is None else accuracy,
                     )
                 )
-        measured = []
+        measured: list[DigitsUpdate] = []
+        told = None
         with open_meter(meter) if updates else nullcontext() as opened:
             for kind, level in updates:
                 report(f"updating the network for {kind} {level:g}")
                 shifted = _shifted(images[new], kind, level)
                 after = profile(model, (shifted, labels[new]), ids=new, preprocessing="bytes / 16")
                 index = shift_index(before, after)
-                made = [
+                sides = [(shifted[:_TRAINED_ON], labels[new[:_TRAINED_ON]]),
+                         (shifted[_TRAINED_ON:], labels[new[_TRAINED_ON:]])]  # fmt: skip
+                ahead = preflight(
+                    model,
+                    sides[0],
+                    before=(images[old], labels[old]),
+                    validation=sides[1],
+                    recipe=RETRAINING,
+                    meter=opened or "none",
+                    ids=new[:_TRAINED_ON],
+                    before_ids=old,
+                    model_name="small network",
+                    preprocessing="bytes / 16",
+                    progress=False,
+                )
+                if len(measured) == len(updates) - 1:
+                    made = [u for one in measured for u in (one.retrained, one.scratch)]
+                    told = Forecaster(made).forecast(
+                        ahead,
+                        target=TARGET,
+                        grid=grid,
+                        confidence_level=confidence_level,
+                        from_scratch=False,
+                    )
+                retrained, scratch = (
                     retrain(
                         model,
-                        (shifted[:_TRAINED_ON], labels[new[:_TRAINED_ON]]),
-                        (shifted[_TRAINED_ON:], labels[new[_TRAINED_ON:]]),
+                        *sides,
                         target=TARGET,
                         recipe=recipe,
                         meter=opened or "none",
@@ -209,14 +245,15 @@ def digits_demo(
                         model_name="small network",
                         preprocessing="bytes / 16",
                         index=index.to_dict(),
+                        preflight=ahead.to_dict() if recipe is RETRAINING else None,
                         labels={"shift": kind, "level": f"{level:g}"},
                         progress=False,
                     ).update
                     for recipe in (RETRAINING, SCRATCH)
-                ]
+                )
                 measured.append(
                     DigitsUpdate(
-                        kind=kind, level=level, index=index, retrained=made[0], scratch=made[1]
+                        kind=kind, level=level, index=index, retrained=retrained, scratch=scratch
                     )
                 )
         report("training a network that knows 0 to 4 only")
@@ -228,6 +265,7 @@ def digits_demo(
         accuracy=shifts[0].accuracy,
         shifts=tuple(shifts),
         updates=tuple(measured),
+        forecast=told,
         task=task,
         task_known=task_known,
     )

@@ -245,7 +245,8 @@ def _folds(
     """Yield the name of each fold, what is known in it, and what is to be foretold."""
     if hold_out in ("time", "update"):
         for place, update in enumerate(updates):
-            known = updates[:place] if hold_out == "time" else _without(updates, update)
+            later = () if hold_out == "time" else updates[place + 1 :]
+            known = [*updates[:place], *later]
             if place >= from_update and len(known) + len(others) >= _FEWEST_KNOWN:
                 yield update.id[:8], _Past(known, others), [update]
         return
@@ -257,10 +258,6 @@ def _folds(
         if len(known) + len(rest) >= _FEWEST_KNOWN:
             asked = [u for u, own in zip(updates, names, strict=True) if own == name]
             yield name, _Past(known, rest), asked
-
-
-def _without(updates: Sequence[Update], update: Update) -> list[Update]:
-    return [other for other in updates if other.id != update.id]
 
 
 def _at_target(

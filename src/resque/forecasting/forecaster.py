@@ -133,7 +133,8 @@ class Forecaster:
         if isinstance(corpus, bool):
             corpus = corpus_updates() if corpus else ()
         ids = {update.id for update in own}
-        others = [update for update in corpus if update.id not in ids]
+        # An id is the digest of a whole record: for nobody's sake it takes a while.
+        others = [update for update in corpus if not ids or update.id not in ids]
         self.experience = Experience(own, others, variances)
 
     def forecast(

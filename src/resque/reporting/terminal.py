@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from resque.forecasting.budget import Judged
+    from resque.forecasting.forecast import Estimate, Forecast
     from resque.history.store import UpdateSummary
     from resque.history.update import Update
     from resque.index.shift import ShiftIndex
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
     from resque.measure.comparison import MeterOnLoad
 
 _MOST_ROWS = 20
+_MEASURES = {
+    "epochs": "epochs", "duration_s": "time", "energy_kwh": "energy", "carbon_kg": "carbon",
+    "gradient_norm": "gradient norm", "parameter_change": "parameter change",
+    "peak_accuracy": "peak accuracy",
+}  # fmt: skip
+# Those of which twice as much is twice the cost.
+_COSTS = ("epochs", "duration_s", "energy_kwh", "carbon_kg")
 
 
 def show(what: RenderableType) -> None:
@@ -117,6 +126,8 @@ def demo_view(demo: Any) -> RenderableType:
             ),
             Text(),
         ]
+    if demo.forecast is not None:
+        measured += _forecast_and_truth(demo.forecast, demo.updates[-1])
     task, known = demo.task, demo.task_known
     return Group(
         Text("A network that knows all ten digits, on digits it has not seen, shifted:"),
@@ -130,6 +141,34 @@ def demo_view(demo: Any) -> RenderableType:
         Text(str(demo.shifts[0].index.signature)),
         Text(str(task.signature)),
     )
+
+
+def _forecast_and_truth(forecast: Forecast, row: Any) -> list[RenderableType]:
+    """Return a forecast of a retraining of the demonstration, beside what it then took."""
+    truth = row.retrained
+    rows = []
+    for name, estimate in forecast.estimates().items():
+        taken = getattr(truth, name)
+        if estimate is None or taken is None:
+            continue
+        # What ended when it was good enough might have become better, and what was given up
+        # would have taken longer.
+        bound = truth.reached if name == "peak_accuracy" else not truth.reached
+        more = "at least " if bound and name in ("peak_accuracy", *_COSTS) else ""
+        unit, scale = _readable_unit(estimate)
+        told = _median_and_interval(estimate, scale)
+        rows.append((_MEASURES[name], *told, f"{more}{taken / scale:.3g}", unit))
+    interval = f"{100 * forecast.confidence_level:g}% interval"
+    met = "was met" if truth.reached else "was not met"
+    return [
+        Text(f"The last retraining ({row.kind} {row.level:g}), forecast before it was made:"),
+        _table(("measure", "median", interval, "it took", "unit"), rows, words=1),
+        Text(
+            f"  target met with {forecast.reaches_target:.0%} probability; it {met}. Known before: "
+            f"{forecast.own_updates} updates above, {forecast.corpus_updates} of the corpus"
+        ),
+        Text(),
+    ]
 
 
 def update_view(update: Update) -> RenderableType:
@@ -160,6 +199,95 @@ def update_view(update: Update) -> RenderableType:
     if len(points) > len(shown):
         parts.append(Text(f"{len(points) - len(shown)} validations between (--json gives all)"))
     return Group(*parts)
+
+
+def forecast_view(forecast: Forecast, judged: Judged | None = None) -> RenderableType:
+    """Return a table of the measures of an update not yet made, and what to know of them.
+
+    Args:
+        forecast: of the update, with or without the same from fresh weights.
+        judged: what a budget says of it; None for no budget.
+    """
+    fresh = forecast.from_scratch
+    interval = f"{100 * forecast.confidence_level:g}% interval"
+    headings = ["measure", "median", interval, "unit"]
+    rows = []
+    others = {} if fresh is None else fresh.estimates()
+    if fresh is not None:
+        headings += ["from scratch", interval, "times as much"]
+    for name, estimate in forecast.estimates().items():
+        if estimate is None:
+            continue
+        unit, scale = _readable_unit(estimate)
+        row = [_MEASURES[name], *_median_and_interval(estimate, scale), unit]
+        if fresh is not None:
+            other = others[name]
+            told = ("", "") if other is None else _median_and_interval(other, scale)
+            row += [*told, _times(name, estimate, other)]
+        rows.append(tuple(row))
+    heading = f"an update until {forecast.target}, trained for {forecast.recipe.max_epochs:g} "
+    lines = [
+        *(f"no {_MEASURES[name]}: {why}" for name, why in forecast.missing.items()),
+        "",
+        _probability_of_target(forecast),
+        f"from {forecast.own_updates} own updates and {forecast.corpus_updates} of the corpus",
+        str(forecast.track_record),
+    ]
+    if forecast.duration_s is not None:
+        what = "time is that" if forecast.energy_kwh is None else "time and energy are those"
+        lines.append(f"{what} of {forecast.machine}")
+    if forecast.grid is not None:
+        lines.append(f"carbon on {forecast.grid}")
+    if judged is not None:
+        lines.append(_judgement(judged))
+    lines += [f"warning: {note}" for note in forecast.notes]
+    own = {*forecast.notes}
+    lines += [f"warning, from scratch: {n}" for n in (fresh.notes if fresh else ()) if n not in own]
+    return Group(
+        Text(f"{heading}epochs at most"),
+        Text(),
+        _table(tuple(headings), rows, words=1),
+        *map(Text, [*lines, str(forecast.signature)]),
+    )
+
+
+def _readable_unit(estimate: Estimate) -> tuple[str, float]:
+    """Return the unit in which an estimate is read with ease, and how much of its own that is."""
+    if estimate.unit != "s":
+        return estimate.unit, 1.0
+    for unit, seconds in (("h", 3600.0), ("min", 60.0)):
+        if estimate.median >= 2 * seconds:
+            return unit, seconds
+    return "s", 1.0
+
+
+def _median_and_interval(estimate: Estimate, scale: float) -> tuple[str, str]:
+    median, lower, upper = (
+        f"{value / scale:.3g}" if value < 1000 * scale else f"{value / scale:.0f}"
+        for value in (estimate.median, estimate.lower, estimate.upper)
+    )
+    return median, f"{lower} to {upper}"
+
+
+def _times(name: str, estimate: Estimate, other: Estimate | None) -> str:
+    if name not in _COSTS or other is None or estimate.median <= 0:
+        return ""
+    return f"{other.median / estimate.median:.2g}"
+
+
+def _probability_of_target(forecast: Forecast) -> str:
+    told = f"its target is met with {forecast.reaches_target:.0%} probability"
+    if forecast.from_scratch is not None:
+        told += f", from scratch with {forecast.from_scratch.reaches_target:.0%}"
+    return told
+
+
+def _judgement(judged: Judged) -> str:
+    level = f"{100 * judged.confidence_level:g}%"
+    kept = ", ".join(f"{name} {share:.0%}" for name, share in judged.probabilities.items())
+    if judged.holds:
+        return f"the budget holds, each limit with {level} probability or more: {kept}"
+    return f"the budget does not hold with {level} probability: {kept}"
 
 
 def _carbon(updates: Sequence[Update]) -> str:

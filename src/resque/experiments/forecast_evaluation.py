@@ -1,0 +1,264 @@
+"""How good the forecaster is on the corpus, in every way of not having seen an update."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resque.experiments.cells import TARGET
+from resque.forecasting.backtest import OURS, Foretold, HoldOut, Score, foretold, score_of
+from resque.forecasting.baselines import BASELINES, Method
+from resque.forecasting.forecaster import Forecaster
+from resque.forecasting.preflight import Preflight
+from resque.history.records import Accuracy, Plateau, Target
+
+if TYPE_CHECKING:
+    from resque.history.update import Update
+
+# With which a user without a wish of their own trains; every update of the corpus tells of it.
+PLATEAU = Plateau(patience=TARGET.patience, min_delta=TARGET.min_delta)
+ACCURACIES = tuple(Accuracy(value) for value in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95))
+# Of a returning user, this many come first.
+OWN_UPDATES = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Situation:
+    """A way of not having seen an update, and what the forecast of one should come to.
+
+    Attributes:
+        name: in words.
+        hold_out: see `resque.forecasting.backtest`.
+        kinds: of the updates that are foretold.
+        aim: for the median error of the epochs.
+    """
+
+    name: str
+    hold_out: HoldOut
+    kinds: tuple[str, ...] = ("shift", "task", "extension")
+    aim: float
+
+
+SITUATIONS = (
+    Situation(name="a returning user", hold_out="time", aim=0.15),
+    Situation(name="a kind of shift never seen", hold_out="change", kinds=("shift",), aim=0.25),
+    Situation(name="a task never seen", hold_out="data", kinds=("task", "extension"), aim=0.25),
+    Situation(name="a network never seen", hold_out="network", aim=0.35),
+    Situation(name="a data set never seen", hold_out="data", aim=0.35),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """What came of one situation.
+
+    Attributes:
+        situation: which.
+        scores: of the forecast and of every other method, with a plateau as the target.
+        reaching: likewise, with accuracies as targets: whether they are reached.
+        foretold: the rows of both.
+    """
+
+    situation: Situation
+    scores: tuple[Score, ...]
+    reaching: tuple[Score, ...]
+    foretold: tuple[Foretold, ...]
+
+
+def evaluated(
+    updates: Sequence[Update],
+    *,
+    asked: Sequence[Update] | None = None,
+    methods: Sequence[Method] = BASELINES,
+    each: Callable[[str], None] = lambda _: None,
+) -> tuple[Evaluated, ...]:
+    """Return how well updates are foretold in every situation.
+
+    Args:
+        updates: of the corpus.
+        asked: those to be foretold, which may be others than those that are known; None for all.
+        methods: what the forecast is compared with.
+        each: called with a word on what is being done.
+    """
+    found = []
+    rows: dict[HoldOut, list[Foretold]] = {}
+    for situation in SITUATIONS:
+        if situation.hold_out not in rows:
+            each(situation.name)
+            rows[situation.hold_out] = list(_rows(updates, asked, situation.hold_out, methods))
+        kinds = {update.id: update.labels["kind"] for update in (*updates, *(asked or ()))}
+        of = tuple(r for r in rows[situation.hold_out] if kinds[r.update] in situation.kinds)
+        found.append(
+            Evaluated(
+                situation=situation,
+                scores=_scores([row for row in of if row.target == PLATEAU]),
+                reaching=_scores([row for row in of if row.target != PLATEAU]),
+                foretold=of,
+            )
+        )
+    return tuple(found)
+
+
+def _rows(
+    updates: Sequence[Update],
+    asked: Sequence[Update] | None,
+    hold_out: HoldOut,
+    methods: Sequence[Method],
+) -> Iterator[Foretold]:
+    targets: list[Target] = [PLATEAU, *ACCURACIES]
+    wanted = updates if asked is None else asked
+    if hold_out != "time":
+        others = () if asked is None else updates
+        yield from foretold(
+            wanted, others=others, hold_out=hold_out, targets=targets, methods=methods
+        )
+        return
+    # Users have one network each; the rest of the corpus, without it, is what everybody has.
+    for name in sorted({update.labels["network"] for update in wanted}):
+        own = sorted((u for u in wanted if u.labels["network"] == name), key=lambda u: u.started)
+        others = [u for u in updates if u.labels["network"] != name]
+        for row in foretold(
+            own, others=others, hold_out="time", targets=targets, methods=methods,
+            from_update=OWN_UPDATES,
+        ):  # fmt: skip
+            yield replace(row, group=name)
+
+
+def _scores(rows: Sequence[Foretold]) -> tuple[Score, ...]:
+    methods = dict.fromkeys(row.method for row in rows)
+    return tuple(score_of([r for r in rows if r.method == name]) for name in methods)
+
+
+def noise_between_seeds(updates: Sequence[Update]) -> tuple[float, int]:
+    """Return by how much an update misses its repetition with another seed, and in how many pairs.
+
+    The median of |one / other - 1| of the epochs, both ways: what a forecast would come to that
+    says what the same update came to the last time.
+
+    Args:
+        updates: of the corpus.
+    """
+    cells: dict[str, list[float]] = {}
+    for update in updates:
+        cells.setdefault(update.labels["cell"].rpartition("|")[0], []).append(update.epochs)
+    pairs = [pair for of in cells.values() for pair in combinations(of, 2)]
+    errors = [abs(one / other - 1) for a, b in pairs for one, other in ((a, b), (b, a))]
+    return (float(np.median(errors)) if errors else math.nan), len(pairs)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibrated:
+    """Of updates whose target was foretold with about the same probability, how many met it.
+
+    Attributes:
+        foretold: mean of the probabilities.
+        came: share that met it.
+        updates: how many there are.
+    """
+
+    foretold: float
+    came: float
+    updates: int
+
+
+def calibration(rows: Sequence[Foretold], bins: int = 10) -> tuple[Calibrated, ...]:
+    """Return how often targets were met, by the probability that the forecast gave them.
+
+    Args:
+        rows: of any methods; those of the forecast are taken.
+        bins: of equal width.
+    """
+    ours = [row for row in rows if row.method == OURS]
+    places = [min(int(row.reaches * bins), bins - 1) for row in ours]
+    found = []
+    for at in range(bins):
+        of = [row for row, place in zip(ours, places, strict=True) if place == at]
+        if of:
+            found.append(
+                Calibrated(
+                    foretold=float(np.mean([row.reaches for row in of])),
+                    came=float(np.mean([row.reached for row in of])),
+                    updates=len(of),
+                )
+            )
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expense:
+    """What a forecast took over what the update took that it foretells.
+
+    Attributes:
+        name: which updates.
+        updates: how many.
+        share: median of the share; NaN without any.
+        with_profile: the same where the old data need not be looked at again.
+    """
+
+    name: str
+    updates: int
+    share: float
+    with_profile: float
+
+
+def expenses(updates: Sequence[Update], forecaster: Forecaster) -> tuple[Expense, ...]:
+    """Return how dear forecasts are, by the length of the updates.
+
+    The pre-flight of each update has its own seconds; the forecast from it is timed here, on the
+    machine that this runs on.
+
+    Args:
+        updates: of the corpus.
+        forecaster: fitted.
+    """
+    shares: list[tuple[float, float, float]] = []
+    for update in updates:
+        if update.preflight is None:
+            continue
+        known = Preflight.from_dict(update.preflight)
+        start = time.perf_counter()
+        forecaster.forecast(known, target=PLATEAU)
+        seconds = time.perf_counter() - start
+        looked: Mapping[str, float] = known.seconds
+        total = math.fsum(looked.values()) + seconds
+        saved = looked.get("pass over the old data", 0.0)
+        shares.append(
+            (update.epochs, total / update.duration_s, (total - saved) / update.duration_s)
+        )
+    found = []
+    for name, least, most in (
+        ("30 epochs or more", 30.0, math.inf),
+        ("15 to 30 epochs", 15.0, 30.0),
+        ("fewer than 15 epochs", 0.0, 15.0),
+    ):
+        of = [(share, saved) for epochs, share, saved in shares if least <= epochs < most]
+        found.append(
+            Expense(
+                name=name,
+                updates=len(of),
+                share=float(np.median([share for share, _ in of])) if of else math.nan,
+                with_profile=float(np.median([saved for _, saved in of])) if of else math.nan,
+            )
+        )
+    return tuple(found)
+
+
+def time_oracle(updates: Sequence[Update]) -> tuple[float, int]:
+    """Return the error of "a measured epoch x the true number of epochs", and of how many updates.
+
+    No forecast can beat it fairly, because it knows the epochs: median of |foretold / true - 1|
+    of the seconds, from the probe's step and validation.
+
+    Args:
+        updates: of the corpus.
+    """
+    from resque.forecasting.experience import Experience
+
+    ratios = Experience(updates, ()).over_probe("seconds").values
+    return float(np.median(np.abs(1 / ratios - 1))), len(ratios)
