@@ -132,14 +132,14 @@ def simulated(
     labelled: bool = True,
     **of_preflight: Any,
 ) -> list[Update]:
-    """Updates whose log epochs are level + slope x + an effect of the network + noise.
+    """Updates whose log epochs before the wait are level + slope x + a network's effect + noise.
 
     Args:
         n: updates.
         seed: of all that is drawn.
-        noise: standard deviation of the logarithm of the epochs.
+        noise: standard deviation of that logarithm.
         slope: of x, the log odds of the ridge probe's error, which is drawn from a normal.
-        level: mean logarithm of the epochs.
+        level: its mean.
         networks: how many there are.
         network_sd: standard deviation of their effects.
         most_epochs: after which an update gives up, and is censored.
@@ -152,7 +152,9 @@ def simulated(
     made = []
     for at in range(n):
         x, network = rng.normal(), int(rng.integers(networks))
-        epochs = math.exp(level + slope * x + effects[network] + noise * rng.normal())
+        # The plateau is waited for, whatever came before.
+        before = math.exp(level + slope * x + effects[network] + noise * rng.normal())
+        epochs = TARGET.patience + before
         peak = 1 / (1 + math.exp(-(1.5 - 0.5 * x + 0.1 * rng.normal())))
         reached = epochs <= most_epochs
         paid = epochs if reached else most_epochs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -269,7 +270,10 @@ def test_a_budget_that_holds(forecast: Forecast, saved: Preflight) -> None:
     words = ("--preflight", "known.json", *OWN, "--max-hours", "1000")
     status, out, err = forecast(*words)
     assert (status, err) == (0, "")
-    assert "the budget holds, each limit with 50% probability or more: max_hours 100%" in out
+    # All known updates keep it; the one to come might not.
+    assert re.search(
+        "the budget holds, each limit with 50% probability or more: max_hours 9[0-9]%", out
+    )
     budget = json.loads(forecast(*words, "--json")[1])["budget"]
     assert budget == {
         "holds": True,

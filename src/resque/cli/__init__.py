@@ -17,6 +17,7 @@ from typer.exceptions import TyperException
 
 import resque
 from resque.cli import options
+from resque.cli.backtest import backtest
 from resque.cli.demo import demo
 from resque.cli.doctor import doctor
 from resque.cli.forecast import forecast
@@ -48,7 +49,7 @@ def _common(
         raise typer.Exit
 
 
-for command in (profile, shift, task, forecast, retrain, reproduce, doctor, demo):
+for command in (profile, shift, task, forecast, backtest, retrain, reproduce, doctor, demo):
     app.command()(command)
 app.add_typer(history_app, name="history")
 

@@ -18,11 +18,13 @@ def backtest(
             "update (itself), change, network, data or recipe (all alike in it)."
         ),
     ] = "time",
-    accuracy: options.Accuracy = None,
+    accuracy: options.TargetAccuracy = None,
     patience: options.Patience = None,
     min_delta: options.MinDelta = 0.001,
     history: options.HistoryUrl = options.HISTORY,
-    no_corpus: options.NoCorpus = False,
+    no_corpus: Annotated[
+        bool, typer.Option("--no-corpus", help="Know nothing but the history.")
+    ] = False,
     label: options.Labels = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -37,23 +39,23 @@ def backtest(
     from resque.forecasting.backtest import backtest as tested
     from resque.forecasting.corpus import corpus_updates
     from resque.history.store import History
-    from resque.reporting.terminal import backtest_view, progress_bar
+    from resque.reporting.terminal import backtest_view
 
     given = accuracy is not None or patience is not None
-    target = options.target_of(accuracy, patience, min_delta) if given else None
+    target = options.target(accuracy, patience, min_delta) if given else None
     store = History(history)
-    if not store.exists():
+    if not store.exists:
         raise InputError(
             f"There is no history at {history!r}. `resque retrain` makes one, and --history says "
             "where it is."
         )
     updates = list(store.updates(labels=options.label_pairs(label)))
-    with progress_bar("updates foretold", len(updates)) as advance:
+    with options.progress("updates", len(updates)) as advance:
         found = tested(
             updates,
             others=() if no_corpus else corpus_updates(),
             hold_out=cast("HoldOut", hold_out),
             target=target,
-            each=lambda _: advance(1),
+            each=lambda _: advance(),
         )
     options.print_result(found, backtest_view, as_json=as_json)

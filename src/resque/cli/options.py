@@ -399,6 +399,27 @@ def not_an_input(output: Path, *inputs: Path | str | None) -> None:
             raise InputError(f"{str(output)!r} is read by this command; write to another file.")
 
 
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Give what to call when one of several steps is done; shown on stderr, to a terminal only."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
 def say_step(step: str) -> None:
     """Say on stderr what is being done, if somebody is looking."""
     if sys.stderr.isatty():

@@ -124,8 +124,7 @@ def _of_aims(found: Sequence[Evaluated], updates: Sequence[Update]) -> Iterator[
         )
     yield "\n".join(
         [
-            "| update foretold for | updates | error of the epochs | aim "
-            "| error of the accuracy | met |",
+            "| foretold for | updates | error of the epochs | aim | error of the accuracy | met |",
             "|---|---|---|---|---|---|",
             *rows,
         ]

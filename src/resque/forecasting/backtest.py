@@ -358,8 +358,8 @@ def score_of(rows: Sequence[Foretold]) -> Score:
     resampled = [table.scores(places) for places in drawn]
     values = {}
     for name, value in table.scores(np.arange(len(rows))).items():
-        of = [scores[name] for scores in resampled]
-        lower, upper = np.nanquantile(of, [_TAIL, 1 - _TAIL]) if of else (math.nan, math.nan)
+        of = [s[name] for s in resampled if not math.isnan(s[name])]
+        lower, upper = np.quantile(of, [_TAIL, 1 - _TAIL]) if of else (math.nan, math.nan)
         values[name] = (value, float(lower), float(upper))
     return Score(method=rows[0].method, updates=len(rows), groups=len(groups), values=values)
 

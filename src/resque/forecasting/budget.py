@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from resque.errors import InputError
 from resque.forecasting.forecast import Forecast
 from resque.history.records import fields_of
@@ -27,7 +29,8 @@ class Judged:
 
     Attributes:
         holds: whether every limit is kept with the asked probability.
-        probabilities: limit -> probability that it is kept.
+        probabilities: limit -> probability that it is kept; the least one that so many known
+            updates support.
         reasons: one sentence for each limit that is not.
         confidence_level: the asked probability.
     """
@@ -98,7 +101,7 @@ class Budget:
             if limit is None:
                 continue
             known = _distribution(forecast, measure, name)
-            probabilities[name] = known.share_below(limit * unit)
+            probabilities[name] = known.surely_below(limit * unit)
             if probabilities[name] < confidence_level:
                 reasons.append(
                     f"{limit:g} {word} are kept with {probabilities[name]:.0%} probability, not "
@@ -107,7 +110,7 @@ class Budget:
         if self.min_accuracy is not None:
             known = _distribution(forecast, "peak_accuracy", "min_accuracy")
             # An accuracy that is just reached is reached.
-            reached = 1 - known.share_below(self.min_accuracy - 1e-9)
+            reached = known.through(np.negative).surely_below(1e-9 - self.min_accuracy)
             probabilities["min_accuracy"] = reached
             if reached < confidence_level:
                 reasons.append(

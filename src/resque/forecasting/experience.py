@@ -31,6 +31,8 @@ CURVE_EPOCHS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 FEW = 10
 # Where a censored update came to, no further than so many standard deviations beyond its bound.
 _BEYOND = 3.0
+# Updates to learn from.
+_FEWEST = 2
 
 # The value of an update on the scale of a regression, and whether it is a lower bound.
 Reading: TypeAlias = tuple[float, bool] | None
@@ -91,6 +93,16 @@ class Distribution:
         return Distribution(
             np.outer(self.values, other.values).ravel(), np.outer(shares, other.weights).ravel()
         )
+
+    def surely_below(self, bound: float) -> float:
+        """Return the least probability of an update to come to be at or below a bound.
+
+        The update to come counts as one more, beyond the bound; see `quantile`.
+
+        Args:
+            bound: in the unit of the number.
+        """
+        return float(self.weights[self.values <= bound].sum() / (self.weights.sum() + 1))
 
     def share_below(self, bound: float) -> float:
         """Return the share of the weight at or below a bound."""
@@ -245,8 +257,14 @@ class Experience:
     def _fitted(self, measure: str, target: Target | None) -> Learned | None:
         read = reading_of(measure, target)
         found = [(place, *got) for place, u in enumerate(self.updates) if (got := read(u))]
-        if sum(not censored for _, _, censored in found) < 2:
+        exact = sum(not censored for _, _, censored in found)
+        if measure == "epochs" and exact < _FEWEST:
             return None
+        if len(found) < _FEWEST:
+            return None
+        if exact < _FEWEST:
+            # All ended because they were good enough: what they came to is all that they tell.
+            found = [(place, value, False) for place, value, _ in found]
         places = np.array([place for place, _, _ in found])
         y = np.array([value for _, value, _ in found])
         censored = np.array([bound for _, _, bound in found])

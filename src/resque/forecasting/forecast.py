@@ -50,8 +50,8 @@ class TrackRecord:
         updates: how many were left out in turn and foretold.
         unseen: what was left out with each, such as "network": what the history has not seen of
             the update to come either.
-        epochs_error: median of |forecast / truth - 1| of the epochs.
-        accuracy_error: mean absolute error of the peak accuracy.
+        epochs_error: median of |forecast / truth - 1| of the epochs; None without any.
+        accuracy_error: mean absolute error of the peak accuracy; likewise.
 
     Example:
         >>> print(TrackRecord(updates=9, unseen=(), epochs_error=0.2, accuracy_error=0.03))
@@ -60,15 +60,20 @@ class TrackRecord:
 
     updates: int
     unseen: tuple[str, ...]
-    epochs_error: float
-    accuracy_error: float
+    epochs_error: float | None
+    accuracy_error: float | None
 
     def __str__(self) -> str:
+        if self.epochs_error is None:
+            return "no track record: no known update met such a target"
         without = f", without their {', '.join(self.unseen)}" if self.unseen else ""
-        return (
+        told = (
             f"{self.updates} known updates foretold in the same way{without}: epochs wrong by "
-            f"{self.epochs_error:.0%} (median), peak accuracy by {self.accuracy_error:.3f} (mean)"
+            f"{self.epochs_error:.0%} (median)"
         )
+        if self.accuracy_error is None:
+            return told
+        return f"{told}, peak accuracy by {self.accuracy_error:.3f} (mean)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

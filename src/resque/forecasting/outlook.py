@@ -76,8 +76,10 @@ class Outlook:
         found = self.needed(self.of("epochs", self.target))
         most = self.recipe.max_epochs
         reaches = found.share_below(float(scaled(np.array(most), self.target)))
-        epochs = np.minimum(unscaled(found.values, self.target), most)
-        return Distribution(epochs, found.weights), reaches
+        # An update ends with a validation.
+        interval = self.recipe.validation_interval
+        epochs = np.round(unscaled(found.values, self.target) / interval) * interval
+        return Distribution(np.minimum(epochs, most), found.weights), reaches
 
     def _epochs_to(self, target: Accuracy) -> tuple[Distribution, float]:
         """Return the same for an accuracy, from the learning curves that the update may have.
@@ -93,7 +95,10 @@ class Outlook:
         curves = np.column_stack(columns)
         there = np.isfinite(curves).all(axis=1)
         weights = self.experience.weights(learned[0].places)[there]
-        spent, reach = _crossings(epochs, curves[there], logit(target.value))
+        crossed, reach = _crossings(epochs, curves[there], logit(target.value))
+        # It is seen at the validation after.
+        interval = self.recipe.validation_interval
+        spent = np.minimum(np.ceil(crossed / interval - 1e-9) * interval, self.recipe.max_epochs)
         return Distribution(spent, weights), float(weights[reach].sum() / weights.sum())
 
     def _curves(self) -> tuple[Floats, list[Learned]]:
@@ -128,8 +133,8 @@ class Outlook:
         return TrackRecord(
             updates=len(true),
             unseen=peak.checkable(self.unseen),
-            epochs_error=float(np.median(np.abs(foretold / true - 1))) if len(true) else math.nan,
-            accuracy_error=float(missed.mean()) if len(missed) else math.nan,
+            epochs_error=float(np.median(np.abs(foretold / true - 1))) if len(true) else None,
+            accuracy_error=float(missed.mean()) if len(missed) else None,
         )
 
     def _foretold_crossings(self, target: Accuracy) -> tuple[Floats, Floats]:

@@ -129,7 +129,8 @@ class PooledRegression:
         rows: what is known of each row.
         y: (rows,); of a censored row, its lower bound.
         censored: (rows,) of bool; None for none.
-        variances: part -> variance in units of that of y, from a fit before; None to fit them.
+        variances: part -> variance in units of that of y, from a fit before; fitted where
+            one is missing.
 
     Raises:
         InputError: all rows are censored, or fewer than two are there.
@@ -164,7 +165,9 @@ class PooledRegression:
         self._scale = float(np.std(y[exact])) or float(np.std(y)) or 1.0
         self._y = (y - self._centre) / self._scale
         self._parts = _within(rows)
-        self.variances = dict(variances) if variances is not None else self._fit()
+        # Those of other parts than there are say nothing.
+        known = variances is not None and {*self._parts, NOISE} <= variances.keys()
+        self.variances = dict(variances or {}) if known else self._fit()
         self._pseudo, self._extra = self._sites(self.variances)
         covariance = self._covariance(self.variances)
         covariance[np.diag_indices(len(y))] += self.variances[NOISE] + self._extra

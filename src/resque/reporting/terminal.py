@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from resque.forecasting.backtest import Backtest
     from resque.forecasting.budget import Judged
     from resque.forecasting.forecast import Estimate, Forecast
     from resque.history.store import UpdateSummary
@@ -199,6 +201,37 @@ def update_view(update: Update) -> RenderableType:
     if len(points) > len(shown):
         parts.append(Text(f"{len(points) - len(shown)} validations between (--json gives all)"))
     return Group(*parts)
+
+
+def backtest_view(backtest: Backtest) -> RenderableType:
+    """Return how well updates were foretold, a row for each method, the forecast first."""
+    table = Table(box=None, pad_edge=False)
+    headings = (
+        "method", "updates", "epochs wrong by", "coverage", "upper / lower", "pinball loss",
+        "accuracy wrong by", "Brier score",
+    )  # fmt: skip
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for score in backtest.scores:
+        value = {name: of[0] for name, of in score.values.items()}
+        lower, upper = score.values["epochs_error"][1:]
+        wrong = f"{value['epochs_error']:.0%}"
+        wrong += "" if math.isnan(lower) else f" ({lower:.0%} to {upper:.0%})"
+        table.add_row(
+            Text(score.method, style="bold" if score is backtest.scores[0] else ""),
+            str(score.updates),
+            wrong,
+            f"{value['epochs_coverage']:.0%}",
+            f"{math.exp(value['epochs_width']):.2f}",
+            f"{value['pinball']:.3f}",
+            f"{value['accuracy_error']:.3f}",
+            f"{value['brier']:.3f}",
+        )
+    title = (
+        f"{backtest.scores[0].updates} updates foretold to {backtest.target}, "
+        f"{backtest.hold_out} held out; median error of the epochs, 90 % intervals"
+    )
+    return Group(Text(title), Text(), table)
 
 
 def forecast_view(forecast: Forecast, judged: Judged | None = None) -> RenderableType:
