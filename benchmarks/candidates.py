@@ -43,6 +43,7 @@ class Candidate:
     def foretold(
         self, known: Sequence[Known], y: np.ndarray, censored: np.ndarray, asked: Known
     ) -> Distribution:
+        """See `resque.forecasting.baselines.Method`."""
         of = id(known), y.tobytes()
         if of != self._of:
             self.x = table(known)
@@ -52,6 +53,7 @@ class Candidate:
         return Distribution(values, np.ones(len(values)))
 
     def fit(self, x: np.ndarray, y: np.ndarray, censored: np.ndarray) -> None:
+        """Learn from rows."""
         raise NotImplementedError
 
     def values(self, x: np.ndarray) -> np.ndarray:

@@ -118,6 +118,24 @@ def curve_of(peak: float, pace: float, last: float, *, start: float = 0.5) -> tu
     )  # fmt: skip
 
 
+def plateau_of(peak: float, last: float, patience: float) -> tuple[Point, ...]:
+    """A learning curve that rises to `peak` in a straight line, and stays there for the patience.
+
+    Args:
+        peak: best accuracy.
+        last: epoch at which the plateau is met, a multiple of `INTERVAL`.
+        patience: epochs without a rise.
+    """
+    risen = last - patience
+    curve = curve_of(peak, 1.0, last)
+    return tuple(
+        replace(
+            point, accuracy=0.5 + (peak - 0.5) * (min(1.0, point.epoch / risen) if risen else 1)
+        )
+        for point in curve
+    )
+
+
 def simulated(
     n: int,
     *,

@@ -277,7 +277,7 @@ def test_a_budget_that_holds(forecast: Forecast, saved: Preflight) -> None:
     budget = json.loads(forecast(*words, "--json")[1])["budget"]
     assert budget == {
         "holds": True,
-        "probabilities": {"max_hours": 1.0},
+        "probabilities": {"max_hours": pytest.approx(24 / 25)},
         "reasons": [],
         "confidence_level": 0.5,
     }

@@ -75,20 +75,22 @@ def evaluated(
     updates: Sequence[Update],
     *,
     asked: Sequence[Update] | None = None,
+    situations: Sequence[Situation] = SITUATIONS,
     methods: Sequence[Method] = BASELINES,
     each: Callable[[str], None] = lambda _: None,
 ) -> tuple[Evaluated, ...]:
-    """Return how well updates are foretold in every situation.
+    """Return how well updates are foretold in each situation.
 
     Args:
         updates: of the corpus.
         asked: those to be foretold, which may be others than those that are known; None for all.
+        situations: those to be looked at.
         methods: what the forecast is compared with.
         each: called with a word on what is being done.
     """
     found = []
     rows: dict[HoldOut, list[Foretold]] = {}
-    for situation in SITUATIONS:
+    for situation in situations:
         if situation.hold_out not in rows:
             each(situation.name)
             rows[situation.hold_out] = list(_rows(updates, asked, situation.hold_out, methods))

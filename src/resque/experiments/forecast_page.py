@@ -11,6 +11,7 @@ from resque.experiments.forecast_evaluation import (
     ACCURACIES,
     OWN_UPDATES,
     PLATEAU,
+    SITUATIONS,
     Evaluated,
     calibration,
     evaluated,
@@ -292,18 +293,18 @@ def _of_set_aside(
         "the first run, and were looked at once, after all choices had been made. Here each is "
         "foretold from the rest of the corpus, which has none of them."
     )
-    for word in ("network", "data", "shift"):
+    by_name = {situation.name: situation for situation in SITUATIONS}
+    for word, title, name in (
+        ("network", "The network set aside", "a network never seen"),
+        ("network", "The same, of a user who returns", "a returning user"),
+        ("data", "The data set aside", "a data set never seen"),
+        ("shift", "The kind of shift set aside", "a kind of shift never seen"),
+    ):
         of = [update for update in asked if update.labels["held_out"] == word]
-        for one in evaluated(updates, asked=of, each=each):
-            wanted = {"network": "network", "data": "data", "shift": "change"}[word]
-            returning = one.situation.hold_out == "time" and word == "network"
-            first = one.situation.name in (
-                "a kind of shift never seen", "a network never seen", "a data set never seen",
-            )  # fmt: skip
-            if one.scores and (returning or (first and one.situation.hold_out == wanted)):
-                title = "the same, returning" if returning else f"the {word} set aside"
-                yield f"### {title[0].upper()}{title[1:]}: {one.scores[0].updates} updates"
-                yield _table(one.scores, _COLUMNS)
+        (one,) = evaluated(updates, asked=of, situations=[by_name[name]], each=each)
+        if one.scores:
+            yield f"### {title}: {one.scores[0].updates} updates"
+            yield _table(one.scores, _COLUMNS)
 
 
 def _of_expense(updates: Sequence[Update]) -> Iterator[str]:

@@ -28,7 +28,7 @@ HoldOut = Literal["time", "update", "change", "network", "data", "recipe"]
 OURS = "forecast"
 LEVEL = 0.9
 _TAIL = (1 - LEVEL) / 2
-_RESAMPLES = 1000
+_RESAMPLES = 500
 # Experiences whose sizes differ by less than this share have the same variances.
 _ALIKE = 0.9
 _FEWEST_KNOWN = 2
@@ -276,12 +276,18 @@ def _at_target(
     paid, paid_censored = _columns([epochs for _, epochs, _ in past])
     best, best_censored = _columns([peaks for _, _, peaks in past])
     for update in asked:
+        # It is the digest of the whole record, and takes a while.
+        identity = update.id
         recipe = update.recipe or Recipe()
         own = known_of(update)
         outlook = Outlook(experience, own, target, recipe)
         epochs, reaches = outlook.epochs()
         peaks = outlook.needed(outlook.of("peak_accuracy"))
-        yield _row(OURS, group, update, target, epochs.through(np.log), reaches, peaks)
+        # An update that did not begin at its target has it after one validation at the soonest.
+        soonest = recipe.validation_interval
+        yield _row(
+            OURS, identity, group, update, target, _logarithms(epochs, soonest), reaches, peaks
+        )
         for method in methods:
             told = method.foretold(known, paid, paid_censored, own)
             peaks = method.foretold(known, best, best_censored, own)
@@ -289,9 +295,21 @@ def _at_target(
             reaches = told.share_below(most - 1e-9)
             if isinstance(target, Accuracy):
                 reaches = 1 - peaks.share_below(logit(target.value) - 1e-9)
-            capped = Distribution(np.minimum(told.values, most), told.weights)
-            epochs = capped.through(lambda values: np.log(unscaled(values, target) + 1e-9))
-            yield _row(method.name, group, update, target, epochs, reaches, peaks)
+            epochs = Distribution(unscaled(np.minimum(told.values, most), target), told.weights)
+            yield _row(
+                method.name,
+                identity,
+                group,
+                update,
+                target,
+                _logarithms(epochs, soonest),
+                reaches,
+                peaks,
+            )
+
+
+def _logarithms(epochs: Distribution, soonest: float) -> Distribution:
+    return epochs.through(lambda values: np.log(np.maximum(values, soonest)))
 
 
 def _columns(readings: Sequence[tuple[float, bool]]) -> tuple[Floats, NDArray[np.bool_]]:
@@ -301,6 +319,7 @@ def _columns(readings: Sequence[tuple[float, bool]]) -> tuple[Floats, NDArray[np
 
 def _row(
     method: str,
+    identity: str,
     group: str,
     update: Update,
     target: Target,
@@ -317,7 +336,7 @@ def _row(
     pinball = [max(share * e, (share - 1) * e) for share, e in zip(shares, errors, strict=True)]
     accuracy = share_of(np.array(_three(peak)))
     return Foretold(
-        update=update.id,
+        update=identity,
         target=target,
         group=group,
         method=method,
@@ -366,17 +385,17 @@ def score_of(rows: Sequence[Foretold]) -> Score:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """What is scored of each row, as columns (rows,)."""
+    """What is scored of each row.
 
-    epochs_error: Floats
-    covered: Floats
-    width: Floats
-    pinball: Floats
-    foretold: Floats
-    true: Floats
-    accuracy_error: Floats
-    accuracy_covered: Floats
-    brier: Floats
+    Attributes:
+        means: name -> (rows,), of which the mean is the score.
+        errors: of the epochs (rows,).
+        ranks: of the epochs foretold and of the true ones (2, rows), among all rows.
+    """
+
+    means: Mapping[str, Floats]
+    errors: Floats
+    ranks: Floats
 
     @classmethod
     def of(cls, rows: Sequence[Foretold]) -> _Table:
@@ -389,31 +408,27 @@ class _Table:
         within = (epochs[:, 1] <= true * (1 + 1e-6)) & (true <= epochs[:, 2] * (1 + 1e-6))
         at_best = (accuracy[:, 1] <= best + 1e-6) & (best <= accuracy[:, 2] + 1e-6)
         return cls(
-            epochs_error=np.abs(epochs[:, 0] / true - 1),
-            covered=within.astype(float),
-            width=np.log(epochs[:, 2] / epochs[:, 1]),
-            pinball=np.array([row.pinball for row in rows]),
-            foretold=epochs[:, 0],
-            true=true,
-            accuracy_error=np.abs(accuracy[:, 0] - best),
-            accuracy_covered=at_best.astype(float),
-            brier=(np.array([row.reaches for row in rows]) - reached) ** 2,
+            means={
+                "epochs_coverage": within.astype(float),
+                "epochs_width": np.log(epochs[:, 2] / epochs[:, 1]),
+                "pinball": np.array([row.pinball for row in rows]),
+                "accuracy_error": np.abs(accuracy[:, 0] - best),
+                "accuracy_coverage": at_best.astype(float),
+                "brier": (np.array([row.reaches for row in rows]) - reached) ** 2,
+            },
+            errors=np.abs(epochs[:, 0] / true - 1),
+            ranks=np.array([rankdata(epochs[:, 0]), rankdata(true)]),
         )
 
     def scores(self, places: Any) -> dict[str, float]:
         return {
-            "epochs_error": float(np.median(self.epochs_error[places])),
-            "epochs_coverage": float(self.covered[places].mean()),
-            "epochs_width": float(self.width[places].mean()),
-            "pinball": float(self.pinball[places].mean()),
-            "rank_correlation": _spearman(self.foretold[places], self.true[places]),
-            "accuracy_error": float(self.accuracy_error[places].mean()),
-            "accuracy_coverage": float(self.accuracy_covered[places].mean()),
-            "brier": float(self.brier[places].mean()),
+            "epochs_error": float(np.median(self.errors[places])),
+            "rank_correlation": _correlation(self.ranks[:, places]),
+            **{name: float(of[places].mean()) for name, of in self.means.items()},
         }
 
 
-def _spearman(one: Floats, other: Floats) -> float:
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return math.nan
-    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+def _correlation(both: Floats) -> float:
+    away = both - both.mean(axis=1, keepdims=True)
+    squares = (away**2).sum(axis=1).prod()
+    return float((away[0] * away[1]).sum() / math.sqrt(squares)) if squares > 0 else math.nan
