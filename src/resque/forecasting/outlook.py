@@ -140,15 +140,19 @@ class Outlook:
     def _foretold_crossings(self, target: Accuracy) -> tuple[Floats, Floats]:
         """Return the epochs to an accuracy that are foretold of the known updates, and the true."""
         epochs, learned = self._curves()
-        columns = [each.foretold(self.unseen)[0] for each in learned]
-        curves = np.column_stack([columns[0], *columns])
-        spent, _ = _crossings(epochs, np.nan_to_num(curves, nan=-math.inf), logit(target.value))
-        outcomes = [outcome_of(self.experience.updates[at], target) for at in learned[0].places]
-        usable = np.array([bool(o and o.reached and o.epochs > 0) for o in outcomes]) & np.isfinite(
-            curves
-        ).all(axis=1)
-        true = np.array([o.epochs if o else math.nan for o in outcomes])
-        return spent[usable], true[usable]
+        updates = [self.experience.updates[at] for at in learned[0].places]
+        columns = [np.array([logit(update.curve[0].accuracy) for update in updates])]
+        columns += [each.foretold(self.unseen)[0] for each in learned]
+        curves = np.column_stack(columns)
+        crossed, _ = _crossings(epochs, np.nan_to_num(curves, nan=-math.inf), logit(target.value))
+        foretold, true = [], []
+        for update, curve, epoch in zip(updates, curves, crossed, strict=True):
+            outcome = outcome_of(update, target)
+            if outcome and outcome.reached and outcome.epochs > 0 and np.isfinite(curve).all():
+                interval = (update.recipe or self.recipe).validation_interval
+                foretold.append(max(1, math.ceil(epoch / interval - 1e-9)) * interval)
+                true.append(outcome.epochs)
+        return np.array(foretold), np.array(true)
 
     def needed(self, found: _Found | None) -> _Found:
         """Return what was found, or raise InputError where nothing was."""
