@@ -238,7 +238,9 @@ def _of_probabilities(found: Sequence[Evaluated], figures: Path) -> Iterator[str
     yield (
         f"With the accuracies {several} as targets, where the update does not begin above them: "
         "the Brier score of the probability that the update reaches it before its recipe gives up, "
-        "and the error of the epochs that it takes or gives up after."
+        "and how well the epochs are foretold that are paid for. Those are all that the recipe "
+        "allows where the target is not reached: an update that ended on a plateau below it is "
+        "taken to stay there. Their median error says little, because most are of that kind."
     )
     for one in found:
         if not one.reaching:
@@ -250,8 +252,10 @@ def _of_probabilities(found: Sequence[Evaluated], figures: Path) -> Iterator[str
             one.reaching,
             (
                 ("brier", "Brier score", "number"),
-                ("epochs_error", "error of the epochs", "percent"),
+                ("pinball", "pinball loss", "number"),
                 ("epochs_coverage", "coverage", "percent"),
+                ("epochs_width", "width", "ratio"),
+                ("rank_correlation", "rank correlation", "number"),
             ),
         )
     yield _calibration_figure(found, figures)

@@ -19,8 +19,6 @@ from resque.forecasting.predictors import known_of, logit, share_of
 from resque.history.records import Accuracy, Recipe, Target, checked_target, fields_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from resque.forecasting.regression import Floats
     from resque.history.update import Update
 
@@ -273,8 +271,10 @@ def _at_target(
     if not asked or sum(not epochs[1] for _, epochs, _ in past) < _FEWEST_KNOWN:
         return
     known = [known_of(update) for update, _, _ in past]
-    paid, paid_censored = _columns([epochs for _, epochs, _ in past])
-    best, best_censored = _columns([peaks for _, _, peaks in past])
+    paid = scaled(np.array([_paid(update, target)[0] for update, _, _ in past]), target)
+    paid_censored = np.array([epochs[1] for _, epochs, _ in past])
+    best = np.array([peaks[0] for _, _, peaks in past])
+    best_censored = np.array([peaks[1] for _, _, peaks in past])
     for update in asked:
         # It is the digest of the whole record, and takes a while.
         identity = update.id
@@ -312,9 +312,18 @@ def _logarithms(epochs: Distribution, soonest: float) -> Distribution:
     return epochs.through(lambda values: np.log(np.maximum(values, soonest)))
 
 
-def _columns(readings: Sequence[tuple[float, bool]]) -> tuple[Floats, NDArray[np.bool_]]:
-    values, censored = zip(*readings, strict=True)
-    return np.array(values), np.array(censored)
+def _paid(update: Update, target: Target) -> tuple[float, bool]:
+    """Return the epochs that an update would have cost with a target, and whether it met it.
+
+    An accuracy that is not reached is waited for until the recipe gives up, though the update may
+    have ended on a plateau before.
+    """
+    outcome = outcome_of(update, target)
+    if outcome is None:
+        return update.epochs, update.reached
+    if isinstance(target, Accuracy) and not outcome.reached and update.recipe is not None:
+        return update.recipe.max_epochs, False
+    return outcome.epochs, outcome.reached
 
 
 def _row(
@@ -328,8 +337,7 @@ def _row(
     peak: Distribution,
 ) -> Foretold:
     """Return a row from distributions of the logarithm of the epochs and of the log odds."""
-    outcome = outcome_of(update, target)
-    true = update.epochs if outcome is None else outcome.epochs
+    true, reached = _paid(update, target)
     quantiles = _three(epochs)
     errors = [math.log(true) - quantile for quantile in quantiles]
     shares = (0.5, _TAIL, 1 - _TAIL)
@@ -345,7 +353,7 @@ def _row(
         reaches=reaches,
         true_epochs=true,
         true_accuracy=update.peak_accuracy or 0.0,
-        reached=update.reached if outcome is None else outcome.reached,
+        reached=reached,
         pinball=float(np.mean(pinball)),
     )
 

@@ -118,13 +118,14 @@ class Learned:
         y: what they came to, on the scale of the regression (rows,).
         censored: of which that is a lower bound (rows,).
         regression: fitted on them.
+        memory: groupings that are new -> what has been foretold without their like.
     """
 
     places: Places
     y: Floats
     censored: NDArray[np.bool_]
     regression: PooledRegression
-    _foretold: dict[tuple[str, ...], tuple[Floats, Floats]] = field(default_factory=dict)
+    memory: dict[tuple[str, ...], tuple[Floats, Floats]] = field(default_factory=dict)
 
     def checkable(self, unseen: Sequence[str]) -> tuple[str, ...]:
         """Return of what is new in an update to come how much it matters can be seen.
@@ -146,10 +147,10 @@ class Learned:
             unseen: names of groupings.
         """
         key = tuple(unseen)
-        if key not in self._foretold:
+        if key not in self.memory:
             found = self.regression.leave_out(self._left_out(unseen)[0])
-            self._foretold[key] = found.mean, found.sd
-        return self._foretold[key]
+            self.memory[key] = found.mean, found.sd
+        return self.memory[key]
 
     def _left_out(self, unseen: Sequence[str]) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
         left_out = np.eye(len(self.y), dtype=bool)

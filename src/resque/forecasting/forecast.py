@@ -54,8 +54,9 @@ class TrackRecord:
         accuracy_error: mean absolute error of the peak accuracy; likewise.
 
     Example:
-        >>> print(TrackRecord(updates=9, unseen=(), epochs_error=0.2, accuracy_error=0.03))
-        9 known updates foretold in the same way: epochs wrong by 20% (median), peak accuracy ...
+        >>> record = TrackRecord(updates=9, unseen=(), epochs_error=0.2, accuracy_error=None)
+        >>> print(record)
+        9 known updates foretold in the same way: epochs wrong by 20% (median)
     """
 
     updates: int
@@ -99,8 +100,8 @@ class Forecast:
         track_record: how well such forecasts have done.
         notes: what to know before relying on it.
         machine: on which the pre-flight timed its steps.
-        from_scratch: the same update from fresh weights; None where it was not asked for.
         signature: of the pass over the new data.
+        from_scratch: the same update from fresh weights; None where it was not asked for.
         distributions: what the intervals are read from: measure -> distribution.
     """
 

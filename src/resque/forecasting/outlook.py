@@ -33,11 +33,6 @@ _Found = TypeVar("_Found", Learned, Distribution)
 class Outlook:
     """The distributions of the measures of one update, by what is known before.
 
-    Attributes:
-        known: what that is.
-        seen: grouping -> known updates that share its group.
-        unseen: groupings whose group too few of them share.
-
     Args:
         experience: of updates that have been made.
         known: of the update.

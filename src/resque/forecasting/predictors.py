@@ -31,8 +31,8 @@ def logit(share: float) -> float:
         share: 0 to 1.
 
     Example:
-        >>> logit(0.5), logit(0.0) == -logit(1.0)
-        (0.0, True)
+        >>> logit(0.5), round(logit(0.0), 3), round(logit(1.0), 3)
+        (0.0, -6.395, 6.395)
     """
     kept = min(max(share, _LEAST_SHARE), 1 - _LEAST_SHARE)
     return math.log(kept / (1 - kept))

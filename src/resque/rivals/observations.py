@@ -35,9 +35,9 @@ class Observations:
             None where the inputs are no images or vectors of numbers, or nobody asked.
         maps: the last map or tokens before pooling, flattened, (examples, values) float32; None
             where the model has none, where its size differs between batches, or nobody asked.
-        map_places: of the examples in `maps`, where only some were asked for; None for all.
         layers: name of each layer with weights -> its outputs averaged over space or tokens,
             (examples, units) float32; empty unless asked for.
+        map_places: of the examples in `maps`, where only some were asked for; None for all.
     """
 
     profile: ClassProfile
