@@ -41,7 +41,12 @@ class Candidate:
         self._of: tuple[int, bytes] | None = None
 
     def foretold(
-        self, known: Sequence[Known], y: np.ndarray, censored: np.ndarray, asked: Known
+        self,
+        known: Sequence[Known],
+        y: np.ndarray,
+        censored: np.ndarray,
+        own: np.ndarray,
+        asked: Known,
     ) -> Distribution:
         """See `resque.forecasting.baselines.Method`."""
         of = id(known), y.tobytes()

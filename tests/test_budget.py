@@ -53,7 +53,9 @@ def test_a_wider_limit_is_kept_no_less_often() -> None:
     assert (kept[0], kept[-1]) == (0.0, 10 / 11)
     asked = np.linspace(0.79, 0.91, 40)
     reached = [
-        Budget(min_accuracy=least).judged(forecast_of()).probabilities["min_accuracy"]
+        Budget(min_accuracy=least)
+        .judged(forecast_of(target=resque.Plateau()))
+        .probabilities["min_accuracy"]
         for least in asked
     ]
     assert reached == sorted(reached, reverse=True)
@@ -124,6 +126,16 @@ def test_impossible_levels(level: float) -> None:
     with pytest.raises(resque.InputError) as error:
         Budget(max_epochs=3).judged(forecast_of(), confidence_level=level)
     assert f"confidence_level must be above 0 and below 1; got {level!r}." == str(error.value)
+
+
+def test_more_accuracy_than_the_target_is_a_conflict() -> None:
+    """What is paid until 0.9 says nothing of what 0.95 would cost."""
+    with pytest.raises(resque.InputError) as error:
+        Budget(min_accuracy=0.95).judged(forecast_of())
+    assert str(error.value) == (
+        "The update ends at an accuracy of 0.9, and the budget asks for 0.95. Forecast it with "
+        "that as its target."
+    )
 
 
 def test_what_was_not_forecast_cannot_be_judged() -> None:

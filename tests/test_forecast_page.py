@@ -138,7 +138,7 @@ def test_calibration_by_hand() -> None:
 
 def test_the_expense_is_the_share_of_the_update(updates: list[Update]) -> None:
     """Each pre-flight took a second, and an update two seconds an epoch."""
-    rows = expenses(updates[:20], Forecaster(updates, corpus=False))
+    rows = expenses(updates[:20], lambda: Forecaster(updates, corpus=False))
     assert sum(row.updates for row in rows) == 20
     for row in rows:
         if row.updates:

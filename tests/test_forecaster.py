@@ -16,6 +16,7 @@ from resque.forecasting.experience import Distribution, Experience
 from resque.forecasting.forecaster import Forecaster
 from resque.history.records import Accuracy, Plateau, Recipe
 from simulated import TARGET, curve_of, preflight_of, simulated
+from updates import reading_of
 
 RECIPE = Recipe(max_epochs=200, validation_interval=0.5)
 
@@ -119,7 +120,7 @@ def test_a_new_network_makes_it_wider_and_is_told(forecaster: Forecaster) -> Non
 @pytest.mark.parametrize(("level", "needed"), [(0.9, 19), (0.5, 3), (0.99, 199)])
 def test_too_few_updates_are_refused_with_the_number_needed(level: float, needed: int) -> None:
     few = simulated(needed - 1, networks=1)
-    with pytest.raises(InputError, match=rf"needs {needed} updates .*there are {needed - 1},"):
+    with pytest.raises(InputError, match=rf"needs {needed} updates .*there are {needed - 1}\."):
         Forecaster(few, corpus=False).forecast(
             asked(0.0), target=TARGET, confidence_level=level, from_scratch=False
         )
@@ -283,6 +284,74 @@ def test_without_a_track_record_it_says_so() -> None:
     assert found.track_record.epochs_error is None
     assert "no known update met such a target" in str(found.track_record)
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_own_updates_never_forbid_a_level_that_all_of_them_support() -> None:
+    """They weigh more than others; 60 updates support 95 %, whoever's they are."""
+    others = simulated(60, seed=1)
+    for several in (0, 3, 10, 20):
+        own = simulated(several, seed=2)
+        found = Forecaster(own, corpus=others).forecast(
+            asked(0.0), target=TARGET, confidence_level=0.95, from_scratch=False
+        )
+        assert math.isfinite(found.epochs.upper)
+
+
+def test_an_accuracy_that_comes_late_is_foretold() -> None:
+    """All reach 0.9 at epoch 66 of 200: 0.95 - 0.45 exp(-e / 30)."""
+    updates = [
+        replace(u, curve=curve_of(0.95, 30.0, 100.0), ended="max_epochs", peak_accuracy=0.94)
+        for u in simulated(40, networks=1)
+    ]
+    found = Forecaster(updates, corpus=False).forecast(
+        asked(0.0), target=Accuracy(0.9), from_scratch=False
+    )
+    assert found.reaches_target > 0.9
+    # Between 64 and 100 epochs the curve is taken to be straight.
+    assert found.epochs.median == pytest.approx(66, rel=0.1)
+    assert any("for more than 100 epochs" in note for note in found.notes)
+
+
+def test_a_plateau_is_not_met_before_its_patience(forecaster: Forecaster) -> None:
+    short = replace(RECIPE, max_epochs=2.0)
+    found = forecaster.forecast(asked(0.0), target=TARGET, recipe=short, from_scratch=False)
+    assert found.reaches_target == 0.0
+    assert found.epochs.upper == 2.0
+
+
+def test_joules_of_another_meter_say_nothing() -> None:
+    """Own updates took twice the joules that their probes foretold, by a meter of their own."""
+    updates = []
+    for update in simulated(30, networks=1, joules_per_step=3.0):
+        curve = curve_of(0.9, 2.0, 20.0)
+        foretold = update.steps * 3.0 + len(curve) * 3.0
+        energy = reading_of(2 * foretold, meter="replay 1")
+        updates.append(replace(update, curve=curve, energy=energy, duration_s=foretold / 30))
+    experience = Experience(updates, ())
+    assert experience.over_probe("joules", "replay 1").median() == pytest.approx(2.0)
+    assert experience.over_probe("joules", "another 1").median() == pytest.approx(1.0)
+    assert experience.over_probe("seconds").median() == pytest.approx(1.0)
+
+
+def test_updates_that_shared_the_machine_say_nothing_of_time() -> None:
+    updates = [
+        replace(u, curve=curve_of(0.9, 2.0, 20.0), duration_s=1000.0, concurrency=4)
+        for u in simulated(30)
+    ]
+    assert Experience(updates, ()).over_probe("seconds").values.tolist() == [1.0]
+
+
+def test_another_constant_is_outside_too(forecaster: Forecaster) -> None:
+    """All known updates have 640 examples."""
+    found = forecaster.forecast(asked(0.0, examples=64_000), target=TARGET, from_scratch=False)
+    assert any("training_examples" in n for n in found.notes if n.startswith("Beyond"))
+    usual = forecaster.forecast(asked(0.0), target=TARGET, from_scratch=False)
+    assert _width(found) > _width(usual)
+
+
+def test_another_batch_size_is_refused(forecaster: Forecaster) -> None:
+    with pytest.raises(InputError, match="batches of 32; got batch_size=512"):
+        forecaster.forecast(asked(0.0), target=TARGET, recipe=replace(RECIPE, batch_size=512))
 
 
 # --- bad input ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from resque.experiments.forecast_evaluation import (
     time_oracle,
 )
 from resque.files import written_whole
-from resque.forecasting.backtest import OURS, Score
+from resque.forecasting.backtest import LEVEL, OURS, Score
 from resque.forecasting.forecaster import Forecaster
 from resque.reporting.figures import COLOURS, blank_figure, checked_figure, save_figure, style
 
@@ -151,12 +151,8 @@ def _met(word: str, met: bool) -> str:
 
 
 def _covers(score: Score) -> bool:
-    for name in ("epochs_coverage", "accuracy_coverage"):
-        value, lower, upper = score.values[name]
-        if value < _COVERAGE_AIM or not lower <= 0.9 <= upper:  # noqa: SIM102
-            if not (value >= 0.9 and lower >= 0.9):
-                return False
-    return True
+    found = [score.values[name] for name in ("epochs_coverage", "accuracy_coverage")]
+    return all(value >= _COVERAGE_AIM and low <= LEVEL <= high for value, low, high in found)
 
 
 def _narrow(scores: Sequence[Score]) -> bool:
@@ -313,7 +309,7 @@ def _of_set_aside(
 
 def _of_expense(updates: Sequence[Update]) -> Iterator[str]:
     yield "## What a forecast costs"
-    rows = expenses(updates, Forecaster(None, corpus=updates))
+    rows = expenses(updates, Forecaster)
     yield (
         "Seconds of the pre-flight and of the forecast from it, over those of the update; median. "
         "The updates of the corpus are small, which makes this share large: a pre-flight looks at "

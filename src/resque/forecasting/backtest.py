@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -15,14 +15,14 @@ from resque.forecasting.baselines import BASELINES, Method
 from resque.forecasting.experience import Distribution, Experience, reading_of, scaled, unscaled
 from resque.forecasting.outcome import outcome_of
 from resque.forecasting.outlook import Outlook
-from resque.forecasting.predictors import known_of, logit, share_of
+from resque.forecasting.predictors import CHANGE, known_of, logit, share_of
 from resque.history.records import Accuracy, Recipe, Target, checked_target, fields_of
 
 if TYPE_CHECKING:
     from resque.forecasting.regression import Floats
     from resque.history.update import Update
 
-HoldOut = Literal["time", "update", "change", "network", "data", "recipe"]
+HoldOut = Literal["time", "update", "change", "network", "data", "recipe", "all"]
 OURS = "forecast"
 LEVEL = 0.9
 _TAIL = (1 - LEVEL) / 2
@@ -130,7 +130,8 @@ def backtest(
         updates: to be foretold, in any order.
         others: updates that are always known, such as the corpus.
         hold_out: what is unknown when an update is foretold: "time", all that came later;
-            "update", itself; "change", "network", "data" or "recipe", all updates of the same.
+            "update", itself; "change", "network", "data" or "recipe", all updates of the same;
+            "all", all but the others.
         target: at which updates are read; by default that of the first update.
         baselines: what the forecast is compared with.
         from_update: with "time", how many come first that are not foretold.
@@ -200,7 +201,7 @@ def foretold(
     """
     memory = _Memory()
     for group, past, asked in _folds(updates, others, hold_out, from_update):
-        experience = memory.experience(past)
+        experience = memory.experience(past, later=hold_out == "time")
         for target in targets:
             yield from _at_target(group, experience, asked, target, methods)
         memory.keep(experience)
@@ -216,19 +217,26 @@ class _Past:
 
 
 class _Memory:
-    """Variances of regressions that were fitted on nearly the same updates.
+    """Variances of regressions that were fitted on earlier updates only.
 
-    They hardly depend on a single one of many, and take far longer than all the rest.
+    In order of time, what was known a little while ago is known still, and one more update hardly
+    changes the variances, which take far longer than all the rest. With anything else held out
+    they would tell of what is to be unknown.
     """
 
     def __init__(self) -> None:
         self._size = 0
         self._variances: dict[str, Mapping[str, float]] = {}
 
-    def experience(self, past: _Past) -> Experience:
-        """Return the experience of what is known, with the variances of one much like it."""
+    def experience(self, past: _Past, *, later: bool) -> Experience:
+        """Return the experience of what is known.
+
+        Args:
+            past: what that is.
+            later: whether it is what was known before, and more.
+        """
         size = len(past.own) + len(past.others)
-        if not _ALIKE * self._size <= size <= self._size / _ALIKE:
+        if not later or not self._size <= size <= self._size / _ALIKE:
             self._size, self._variances = size, {}
         return Experience(past.own, past.others, self._variances)
 
@@ -241,6 +249,9 @@ def _folds(
     updates: Sequence[Update], others: Sequence[Update], hold_out: HoldOut, from_update: int
 ) -> Iterator[tuple[str, _Past, Sequence[Update]]]:
     """Yield the name of each fold, what is known in it, and what is to be foretold."""
+    if hold_out == "all":
+        yield "all", _Past((), others), updates
+        return
     if hold_out in ("time", "update"):
         for place, update in enumerate(updates):
             later = () if hold_out == "time" else updates[place + 1 :]
@@ -266,20 +277,25 @@ def _at_target(
     methods: Sequence[Method],
 ) -> Iterator[Foretold]:
     read, peak = reading_of("epochs", target), reading_of("peak_accuracy", None)
-    asked = [u for u in asked if read(u) is not None and peak(u) is not None]
-    past = [(u, e, p) for u in experience.updates if (e := read(u)) and (p := peak(u))]
-    if not asked or sum(not epochs[1] for _, epochs, _ in past) < _FEWEST_KNOWN:
+    asked = [u for u in asked if read(u) and peak(u) and _tells(u, target)]
+    order = np.argsort(experience.own, kind="stable")
+    of = [(at, experience.updates[at]) for at in order]
+    past = [(at, u, e, p) for at, u in of if (e := read(u)) and (p := peak(u))]
+    if not asked or sum(not epochs[1] for *_, epochs, _ in past) < _FEWEST_KNOWN:
         return
-    known = [known_of(update) for update, _, _ in past]
-    paid = scaled(np.array([_paid(update, target)[0] for update, _, _ in past]), target)
-    paid_censored = np.array([epochs[1] for _, epochs, _ in past])
-    best = np.array([peaks[0] for _, _, peaks in past])
-    best_censored = np.array([peaks[1] for _, _, peaks in past])
+    known = [known_of(update) for _, update, _, _ in past]
+    own_updates = experience.own[[at for at, *_ in past]]
+    paid = scaled(np.array([_paid(update, target)[0] for _, update, _, _ in past]), target)
+    paid_censored = np.array([epochs[1] for *_, epochs, _ in past])
+    best = np.array([peaks[0] for *_, peaks in past])
+    best_censored = np.array([peaks[1] for *_, peaks in past])
     for update in asked:
         # It is the digest of the whole record, and takes a while.
         identity = update.id
         recipe = update.recipe or Recipe()
         own = known_of(update)
+        # Nobody knows what kind of change it will be said to have been.
+        own = replace(own, groups={**own.groups, CHANGE: ""})
         outlook = Outlook(experience, own, target, recipe)
         epochs, reaches = outlook.epochs()
         peaks = outlook.needed(outlook.of("peak_accuracy"))
@@ -289,8 +305,8 @@ def _at_target(
             OURS, identity, group, update, target, _logarithms(epochs, soonest), reaches, peaks
         )
         for method in methods:
-            told = method.foretold(known, paid, paid_censored, own)
-            peaks = method.foretold(known, best, best_censored, own)
+            told = method.foretold(known, paid, paid_censored, own_updates, own)
+            peaks = method.foretold(known, best, best_censored, own_updates, own)
             most = float(scaled(np.array(recipe.max_epochs), target))
             reaches = told.share_below(most - 1e-9)
             if isinstance(target, Accuracy):
@@ -310,6 +326,13 @@ def _at_target(
 
 def _logarithms(epochs: Distribution, soonest: float) -> Distribution:
     return epochs.through(lambda values: np.log(np.maximum(values, soonest)))
+
+
+def _tells(update: Update, target: Target) -> bool:
+    """Return whether it is known what an update would have cost with a target."""
+    outcome = outcome_of(update, target)
+    reached = update.reached and update.target == target if outcome is None else outcome.reached
+    return reached or update.ended in ("plateau", "max_epochs")
 
 
 def _paid(update: Update, target: Target) -> tuple[float, bool]:

@@ -30,14 +30,20 @@ class Method(Protocol):
         """In words."""
 
     def foretold(
-        self, known: Sequence[Known], y: Floats, censored: NDArray[np.bool_], asked: Known
+        self,
+        known: Sequence[Known],
+        y: Floats,
+        censored: NDArray[np.bool_],
+        own: NDArray[np.bool_],
+        asked: Known,
     ) -> Distribution:
         """Return the distribution of what an update comes to.
 
         Args:
-            known: of the updates that were made, in the order of time.
+            known: of the updates that were made: those of others, then the user's in order of time.
             y: what they came to (updates,).
             censored: where that is a lower bound (updates,).
+            own: which are the user's own (updates,).
             asked: of the update.
         """
 
@@ -58,7 +64,7 @@ class Baseline:
     Example:
         >>> known = [Known(predictors={}, does_not_apply=frozenset(), groups={})] * 30
         >>> y, exact = np.arange(30.0), np.zeros(30, dtype=bool)
-        >>> round(Baseline("mean").foretold(known, y, exact, known[0]).median())
+        >>> round(Baseline("mean").foretold(known, y, exact, ~exact, known[0]).median())
         14
     """
 
@@ -71,12 +77,16 @@ class Baseline:
         known: Sequence[Known],
         y: Floats,
         censored: NDArray[np.bool_],  # noqa: ARG002  # of the protocol
+        own: NDArray[np.bool_],
         asked: Known,
     ) -> Distribution:
         """Return the distribution of what an update comes to; see `Method`.
 
-        Censored updates count as if they had ended there, as they do where nobody minds.
+        Censored updates count as if they had ended there, as they do where nobody minds. A constant
+        is that of the user's own updates as soon as there are five.
         """
+        if not self.predictors and own.sum() >= _FEWEST:
+            known, y = [k for k, mine in zip(known, own, strict=True) if mine], y[own]
         alike = np.array([_kind(k) == _kind(asked) for k in known])
         if alike.sum() < _FEWEST:
             alike = np.ones(len(known), dtype=bool)

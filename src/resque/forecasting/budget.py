@@ -11,7 +11,7 @@ import numpy as np
 
 from resque.errors import InputError
 from resque.forecasting.forecast import Forecast
-from resque.history.records import fields_of
+from resque.history.records import Accuracy, fields_of
 
 _SECONDS_PER_HOUR = 3600.0
 # Limit -> measure, and what one unit of the limit is in units of the measure.
@@ -88,7 +88,8 @@ class Budget:
             confidence_level: that probability, above 0 and below 1.
 
         Raises:
-            InputError: the forecast has no estimate of what is limited.
+            InputError: the forecast has no estimate of what is limited, or the update ends
+                below the accuracy that is asked for.
         """
         if not 0 < confidence_level < 1:
             raise InputError(
@@ -108,6 +109,12 @@ class Budget:
                     f"{confidence_level:.0%}: the forecast is {forecast.estimates()[measure]}."
                 )
         if self.min_accuracy is not None:
+            target = forecast.target
+            if isinstance(target, Accuracy) and self.min_accuracy > target.value:
+                raise InputError(
+                    f"The update ends at an accuracy of {target.value:g}, and the budget asks for "
+                    f"{self.min_accuracy:g}. Forecast it with that as its target."
+                )
             known = _distribution(forecast, "peak_accuracy", "min_accuracy")
             # An accuracy that is just reached is reached.
             reached = known.through(np.negative).surely_below(1e-9 - self.min_accuracy)

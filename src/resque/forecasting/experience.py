@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from resque.history.update import Update
 
 VARIANCES = "variances.json"
-# Epochs at which learning curves are learned; between them they are interpolated.
-CURVE_EPOCHS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 # A group of fewer updates is as good as new when it is asked how well such forecasts did.
 FEW = 10
 # Where a censored update came to, no further than so many standard deviations beyond its bound.
 _BEYOND = 3.0
+# And at these shares of what lies there.
+_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 # Updates to learn from.
 _FEWEST = 2
 
@@ -45,10 +45,12 @@ class Distribution:
     Attributes:
         values: (values,).
         weights: (values,); how many updates each counts for.
+        updates: from how many it is drawn, whatever they count for; None for one per value.
     """
 
     values: Floats
     weights: Floats
+    updates: int | None = None
 
     def quantile(self, share: float) -> float:
         """Return the value that such a share of updates to come stays at or below.
@@ -79,7 +81,7 @@ class Distribution:
         Args:
             function: of (values,).
         """
-        return Distribution(function(self.values), self.weights)
+        return Distribution(function(self.values), self.weights, self.updates)
 
     def times(self, other: Distribution) -> Distribution:
         """Return the distribution of the product with an independent number.
@@ -91,7 +93,9 @@ class Distribution:
         """
         shares = self.weights / self.weights.sum()
         return Distribution(
-            np.outer(self.values, other.values).ravel(), np.outer(shares, other.weights).ravel()
+            np.outer(self.values, other.values).ravel(),
+            np.outer(shares, other.weights).ravel(),
+            other.updates or len(other.values),
         )
 
     def surely_below(self, bound: float) -> float:
@@ -163,15 +167,40 @@ class Learned:
                 names.append(name)
         return left_out, tuple(name for name in names if name != CHANGE)
 
-    def errors(self, unseen: Sequence[str]) -> Floats:
+    def errors(self, unseen: Sequence[str], share: float = 0.5) -> Floats:
         """Return by how many standard deviations each row was missed (rows,); NaN for none.
 
-        A censored row lies beyond its bound, and is put at the median of what is left there.
+        A censored row lies beyond its bound, as a normal distribution cut off there does.
+
+        Args:
+            unseen: names of groupings.
+            share: of what lies beyond a bound, where a censored row is put.
         """
         mean, sd = self.foretold(unseen)
         errors: Floats = (self.y - mean) / sd
-        beyond = np.minimum(ndtri((1 + ndtr(errors)) / 2), errors + _BEYOND)
+        below = ndtr(errors)
+        beyond = np.minimum(ndtri(below + share * (1 - below)), errors + _BEYOND)
         return np.where(self.censored, beyond, errors)
+
+    def all_errors(self, unseen: Sequence[str]) -> tuple[Floats, Places, Floats]:
+        """Return errors, the rows that they are of, and for how much of its row each counts.
+
+        An exact row has one; a censored one several, spread over what lies beyond its bound.
+
+        Args:
+            unseen: names of groupings.
+        """
+        exact = np.flatnonzero(~self.censored)
+        rest = np.flatnonzero(self.censored)
+        errors = [self.errors(unseen)[exact]]
+        errors += [self.errors(unseen, share)[rest] for share in _SHARES]
+        rows = np.concatenate([exact, *([rest] * len(_SHARES))])
+        counts = np.concatenate(
+            [np.ones(len(exact)), np.full(len(rows) - len(exact), 1 / len(_SHARES))]
+        )
+        found = np.concatenate(errors)
+        there = np.isfinite(found)
+        return found[there], rows[there], counts[there]
 
 
 class Experience:
@@ -201,6 +230,8 @@ class Experience:
         self.own = np.arange(len(self.updates)) < len(own)
         self.scale = Scale.of(known := [known_of(update) for update in self.updates])
         self.rows = self.scale.rows(known)
+        # Beyond its last epoch no learning curve is known.
+        self.longest = max((u.curve[-1].epoch for u in self.updates if u.curve), default=0.0)
         self._variances: dict[str, Mapping[str, float]] = dict(variances or {})
         self._learned: dict[tuple[str, Target | None], Learned | None] = {}
 
@@ -231,20 +262,22 @@ class Experience:
         """
         return np.where(self.own[places], 1.0, 1.0 / (1 + self.own.sum()))
 
-    def over_probe(self, what: str) -> Distribution:
+    def over_probe(self, what: str, meter: str | None = None) -> Distribution:
         """Return what updates took over what their probes foretold; 1 where none tells.
 
         Args:
-            what: "seconds" or "joules"; the latter as the former where no update was metered.
+            what: "seconds" or "joules"; where an update has no joules, its seconds stand for them.
+            meter: whose joules these are; those of another meter say nothing of it.
         """
         read = [
             (place, found)
             for place, update in enumerate(self.updates)
-            if (found := _over_probe(update, what)) is not None
+            # Own updates that shared the machine took longer than their probes, which did not.
+            if (update.concurrency == 1 or not self.own[place])
+            and (found := _over_probe(update, what, meter)) is not None
         ]
         if not read:
-            one = Distribution(np.ones(1), np.ones(1))
-            return self.over_probe("seconds") if what == "joules" else one
+            return Distribution(np.ones(1), np.ones(1))
         places = np.array([place for place, _ in read])
         return Distribution(np.array([ratio for _, ratio in read]), self.weights(places))
 
@@ -364,23 +397,29 @@ def _best_until(update: Update, epoch: float) -> Reading:
     return value, epoch > epochs[-1] and update.ended != "plateau"
 
 
-def _over_probe(update: Update, what: str) -> float | None:
+def _over_probe(update: Update, what: str, meter: str | None) -> float | None:
     tried = (update.preflight or {}).get("probe")
     if tried is None or not update.steps or not update.curve:
         return None
+    if what == "joules":
+        same = (
+            update.energy is not None and update.energy.meter == tried["energy"]["meter"] == meter
+        )
+        ratio = None
+        if same and update.energy is not None and update.concurrency == 1:
+            ratio = _ratio(update, update.energy.joules, tried, "joules")
+        return _over_probe(update, "seconds", None) if ratio is None else ratio
+    return _ratio(update, update.duration_s, tried, "seconds")
+
+
+def _ratio(
+    update: Update, spent: float | None, tried: Mapping[str, Any], what: str
+) -> float | None:
     step, validation = tried[f"{what}_per_step"], tried[f"{what}_per_validation"]
-    spent = update.duration_s if what == "seconds" else _joules(update, tried["energy"]["meter"])
     if spent is None or step is None or validation is None:
         return None
     foretold = update.steps * step["median"] + len(update.curve) * validation["median"]
     return float(spent / foretold) if spent > 0 and foretold > 0 else None
-
-
-def _joules(update: Update, meter: str) -> float | None:
-    """Return the joules of an update, if it was alone and its probe had the same meter."""
-    if update.energy is None or update.concurrency != 1 or update.energy.meter != meter:
-        return None
-    return update.energy.joules
 
 
 @cache

@@ -103,6 +103,15 @@ class Forecast:
         signature: of the pass over the new data.
         from_scratch: the same update from fresh weights; None where it was not asked for.
         distributions: what the intervals are read from: measure -> distribution.
+
+    Example:
+        >>> import torch, resque
+        >>> x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+        >>> data, model = (x, (x[:, 0] > 0).long()), torch.nn.Linear(4, 2)
+        >>> known = resque.preflight(model, data, meter="none")
+        >>> found = resque.forecast(known, target=resque.Plateau())
+        >>> found.carbon_kg, found.missing["carbon_kg"]
+        (None, 'no grid was given')
     """
 
     epochs: Estimate

@@ -37,6 +37,7 @@ from resque.history.records import (
 from resque.measure.carbon import grid as grid_of
 
 if TYPE_CHECKING:
+    from resque.forecasting.regression import Floats
     from resque.history.store import History
     from resque.history.update import Update
 
@@ -167,6 +168,11 @@ class Forecaster:
                 raise InputError(f"{name} must be above 0; got {given!r}.")
         costs = _Costs.of(preflight, seconds_per_step, joules_per_step)
         recipe = preflight.recipe if recipe is None else recipe
+        if recipe.batch_size != preflight.recipe.batch_size:
+            raise InputError(
+                f"The pre-flight was made with batches of {preflight.recipe.batch_size}; got "
+                f"batch_size={recipe.batch_size}, of which it cannot tell. Make another."
+            )
         grid = grid_of(grid)
         found = self._told(preflight, target, recipe, confidence_level, costs, grid)
         if not from_scratch or recipe.start == "scratch":
@@ -200,6 +206,7 @@ class _Costs:
     joules_per_step: float | None
     joules_per_validation: float
     machine: str
+    meter: str | None
     notes: tuple[str, ...]
 
     @classmethod
@@ -238,6 +245,7 @@ class _Costs:
             joules_per_step=joules,
             joules_per_validation=joules_in_validation,
             machine=machine,
+            meter=tried.energy.meter if tried else None,
             notes=tuple(notes),
         )
 
@@ -275,8 +283,8 @@ class _Asked:
                 continue
             spent = epochs.values * per_epoch * step + validations * validation
             spent = spent / JOULES_PER_KWH if what == "joules" else spent
-            found[measure] = self.outlook.experience.over_probe(what).times(
-                Distribution(spent, epochs.weights)
+            found[measure] = self.outlook.experience.over_probe(what, costs.meter).times(
+                Distribution(spent, epochs.weights, epochs.updates)
             )
         if grid is None:
             missing["carbon_kg"] = "no grid was given"
@@ -311,15 +319,19 @@ class _Asked:
     def estimate(self, measure: str, distribution: Distribution) -> Estimate:
         """Return median and interval of the distribution of a measure."""
         tail = (1 - self.level) / 2
-        bounds = [distribution.quantile(share) for share in (tail, 1 - tail)]
-        if not all(map(math.isfinite, bounds)):
-            weight = float(distribution.weights.sum())
-            told = f"an interval of at most {1 - 2 / (weight + 1):.0%}" if weight > 1 else "none"
+        several = distribution.updates or len(distribution.values)
+        # Where all of them would support the level, that own ones weigh more must not forbid it.
+        for weights in (distribution.weights, _counted(distribution.weights, several)):
+            known = Distribution(distribution.values, weights)
+            bounds = [known.quantile(share) for share in (tail, 1 - tail)]
+            if all(map(math.isfinite, bounds)):
+                break
+        else:
             raise InputError(
                 f"A {self.level:.0%} interval of {measure} needs "
                 f"{math.ceil((1 - tail) / tail - 1e-9)} updates that tell of it; there are "
-                f"{len(distribution.values)}, which support {told}. Use the corpus as well, ask "
-                "for a lower confidence level, or measure more updates."
+                f"{several}. Use the corpus as well, ask for a lower confidence level, or measure "
+                "more updates."
             )
         return Estimate(
             median=distribution.median(), lower=bounds[0], upper=bounds[1], unit=UNITS[measure]
@@ -352,9 +364,21 @@ class _Asked:
                 "step is taken to cost as much as there."
             )
         if isinstance(self.outlook.target, Accuracy):
+            longest = self.outlook.experience.longest
+            if self.outlook.recipe.max_epochs > longest:
+                told.append(
+                    f"No known update was trained for more than {longest:g} epochs; beyond them "
+                    "accuracy is taken to stay where it is."
+                )
             best = max((u.peak_accuracy or 0.0) for u in self.outlook.experience.updates)
             if self.outlook.target.value > best:
                 told.append(
                     f"No known update has reached {self.outlook.target.value:g}; the best {best:g}."
                 )
         return tuple(told)
+
+
+def _counted(weights: Floats, several: int) -> Floats:
+    """Return weights of which all together count for so many updates."""
+    counted: Floats = weights * (several / weights.sum())
+    return counted

@@ -9,7 +9,6 @@ import numpy as np
 
 from resque.errors import InputError
 from resque.forecasting.experience import (
-    CURVE_EPOCHS,
     FEW,
     Distribution,
     Experience,
@@ -56,12 +55,11 @@ class Outlook:
         learned = self.experience.learned(measure, target)
         if learned is None:
             return None
-        errors = learned.errors(self.unseen)
-        there = np.isfinite(errors)
+        errors, rows, counts = learned.all_errors(self.unseen)
         foretold = learned.regression.predict(self.row)
+        weights = self.experience.weights(learned.places[rows])
         return Distribution(
-            foretold.mean[0] + foretold.sd[0] * errors[there],
-            self.experience.weights(learned.places[there]),
+            foretold.mean[0] + foretold.sd[0] * errors, counts * weights, len(set(rows.tolist()))
         )
 
     def epochs(self) -> tuple[Distribution, float]:
@@ -71,10 +69,12 @@ class Outlook:
         found = self.needed(self.of("epochs", self.target))
         most = self.recipe.max_epochs
         reaches = found.share_below(float(scaled(np.array(most), self.target)))
+        # No plateau is shorter than its patience.
+        reaches = reaches if most >= self.target.patience else 0.0
         # An update ends with a validation.
         interval = self.recipe.validation_interval
         epochs = np.round(unscaled(found.values, self.target) / interval) * interval
-        return Distribution(np.minimum(epochs, most), found.weights), reaches
+        return Distribution(np.minimum(epochs, most), found.weights, found.updates), reaches
 
     def _epochs_to(self, target: Accuracy) -> tuple[Distribution, float]:
         """Return the same for an accuracy, from the learning curves that the update may have.
@@ -83,7 +83,7 @@ class Outlook:
         with that update, so that curves stay as smooth as they are.
         """
         epochs, learned = self._curves()
-        columns = [np.full(len(learned[0].places), self._log_odds_before())]
+        columns = []
         for each in learned:
             foretold = each.regression.predict(self.row)
             columns.append(foretold.mean[0] + foretold.sd[0] * each.errors(self.unseen))
@@ -93,23 +93,18 @@ class Outlook:
         crossed, reach = _crossings(epochs, curves[there], logit(target.value))
         # It is seen at the validation after.
         interval = self.recipe.validation_interval
-        spent = np.minimum(np.ceil(crossed / interval - 1e-9) * interval, self.recipe.max_epochs)
+        validations = np.ceil(crossed / interval - 1e-9) + 0.0
+        most = self.recipe.max_epochs
+        # Beyond the longest curve known accuracy is taken to stay where it is.
+        spent = np.where(reach, np.minimum(validations * interval, most), most)
         return Distribution(spent, weights), float(weights[reach].sum() / weights.sum())
 
     def _curves(self) -> tuple[Floats, list[Learned]]:
-        """Return 0 and the epochs at which accuracy is foretold, and what is learned of each."""
-        epochs = [epoch for epoch in CURVE_EPOCHS if epoch < self.recipe.max_epochs]
-        # Beyond the last of them accuracy is taken to stay where it is.
-        ends = [*epochs, min(self.recipe.max_epochs, CURVE_EPOCHS[-1])]
-        learned = [self.needed(self.experience.learned(f"accuracy at {end:g}")) for end in ends]
-        return np.array([0.0, *epochs, self.recipe.max_epochs]), learned
-
-    def _log_odds_before(self) -> float:
-        """Return the log odds of the accuracy before the first step: measured, or chance."""
-        known = self.known.predictors
-        if "error_before" in known:
-            return -known["error_before"]
-        return logit(math.exp(-known["classes"])) if "classes" in known else logit(0.0)
+        """Return the epochs at which accuracy is foretold, and what is learned of each."""
+        last = min(self.recipe.max_epochs, self.experience.longest)
+        epochs = [0.0, *(2.0**k for k in range(-1, 30) if 2.0**k < last), last]
+        learned = [self.needed(self.experience.learned(f"accuracy at {e:g}")) for e in epochs]
+        return np.array(epochs), learned
 
     def track_record(self) -> TrackRecord:
         """Return how well the known updates are foretold in the same way."""
@@ -136,14 +131,14 @@ class Outlook:
         """Return the epochs to an accuracy that are foretold of the known updates, and the true."""
         epochs, learned = self._curves()
         updates = [self.experience.updates[at] for at in learned[0].places]
-        columns = [np.array([logit(update.curve[0].accuracy) for update in updates])]
-        columns += [each.foretold(self.unseen)[0] for each in learned]
-        curves = np.column_stack(columns)
+        curves = np.column_stack([each.foretold(self.unseen)[0] for each in learned])
         crossed, _ = _crossings(epochs, np.nan_to_num(curves, nan=-math.inf), logit(target.value))
         foretold, true = [], []
         for update, curve, epoch in zip(updates, curves, crossed, strict=True):
             outcome = outcome_of(update, target)
-            if outcome and outcome.reached and outcome.epochs > 0 and np.isfinite(curve).all():
+            if outcome is None or not (outcome.reached and np.isfinite(curve).all()):
+                continue
+            if 0 < outcome.epochs <= self.recipe.max_epochs:
                 interval = (update.recipe or self.recipe).validation_interval
                 foretold.append(max(1, math.ceil(epoch / interval - 1e-9)) * interval)
                 true.append(outcome.epochs)

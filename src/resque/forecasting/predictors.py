@@ -135,11 +135,12 @@ def known_before(
     elif preflight["probe"] is not None:
         values |= _losses(preflight["probe"]["losses"])
     signature, data = preflight["signature"], preflight["data"]
+    data_kind = _data_kind(data["class_names"] or signature["class_names"], signature)
     return _known(
         values,
         # A loader brings its own batches.
         replace(recipe, batch_size=data["batch_size"]),
-        data["class_names"] or signature["class_names"],
+        data_kind,
         model=signature["model"],
         against_old=preflight["shift"] is not None,
         change=change,
@@ -187,7 +188,7 @@ def known_of(update: Update) -> Known:
     return _known(
         {name: value for name, value in values.items() if value is not None},
         recipe,
-        update.data.class_names,
+        _data_kind(update.data.class_names, update.signature.to_dict()),
         model=update.signature.model,
         against_old=against_old,
         change=change,
@@ -213,7 +214,7 @@ def _losses(losses: Sequence[float]) -> dict[str, float]:
 def _known(
     values: Mapping[str, float],
     recipe: Recipe,
-    class_names: Sequence[str],
+    data: str,
     *,
     model: str | None,
     against_old: bool,
@@ -246,15 +247,20 @@ def _known(
         does_not_apply=frozenset(none),
         groups={
             NETWORK: model or "",
-            DATA: _digest(sorted(class_names)),
+            DATA: data,
             RECIPE: _recipe_name(recipe),
             CHANGE: change or "",
         },
     )
 
 
-def _digest(names: Sequence[str]) -> str:
-    return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+def _data_kind(class_names: Sequence[str], signature: Mapping[str, Any]) -> str:
+    """Return what stands for data of one kind: their classes, and how they were prepared.
+
+    Classes alone do not tell data apart whose labels are bare numbers.
+    """
+    told = "\n".join([*sorted(class_names), str(signature["preprocessing"])])
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
 def _recipe_name(recipe: Recipe) -> str:
@@ -272,15 +278,18 @@ class Scale:
     Attributes:
         names: sort -> names of the predictors that vary.
         seen: name -> mean, standard deviation, least and greatest value.
+        constant: name -> value, of the predictors that do not vary.
     """
 
     names: Mapping[str, tuple[str, ...]]
     seen: Mapping[str, tuple[float, float, float, float]]
+    constant: Mapping[str, float]
 
     @classmethod
     def of(cls, known: Sequence[Known]) -> Scale:
         """Return the scale of what is known of several updates."""
         seen: dict[str, tuple[float, float, float, float]] = {}
+        constant: dict[str, float] = {}
         for name in chain(*SORTS.values()):
             values = np.array([k.predictors[name] for k in known if name in k.predictors])
             if len(values) > 1 and np.ptp(values) > 1e-9 * (1 + abs(values[0])):
@@ -288,8 +297,10 @@ class Scale:
                     float(values.mean()), float(values.std()),
                     float(values.min()), float(values.max()),
                 )  # fmt: skip
+            elif len(values):
+                constant[name] = float(values[0])
         names = {sort: tuple(n for n in of if n in seen) for sort, of in SORTS.items()}
-        return cls(names, seen)
+        return cls(names, seen, constant)
 
     def rows(self, known: Sequence[Known]) -> Rows:
         """Return what is known of updates as rows of a regression.
@@ -307,6 +318,10 @@ class Scale:
                         predictors[sort][row, at] = (k.predictors[name] - mean) / sd
                     elif name not in k.does_not_apply:
                         unknown[sort][row] += 1 / len(names)
+            # What another value of a constant would do has never been seen.
+            for name in SORTS[sort]:
+                for row, k in enumerate(known):
+                    unknown[sort][row] += self._differs(k, name) / max(1, len(names))
         groupings = (NETWORK, DATA, RECIPE, CHANGE)
         groups = {name: np.array([k.groups[name] for k in known]) for name in groupings}
         return Rows(predictors, unknown, groups)
@@ -318,4 +333,10 @@ class Scale:
             value, slack = known.predictors.get(name), 0.05 * (greatest - least)
             if value is not None and not least - slack <= value <= greatest + slack:
                 beyond.append(name)
-        return tuple(beyond)
+        return (*beyond, *(name for name in self.constant if self._differs(known, name)))
+
+    def _differs(self, known: Known, name: str) -> bool:
+        value, constant = known.predictors.get(name), self.constant.get(name)
+        if value is None or constant is None:
+            return False
+        return abs(value - constant) > 1e-6 * (1 + abs(constant))

@@ -96,8 +96,9 @@ def _within(rows: Rows) -> dict[str, Floats]:
     """Return what rows have in common among themselves; what is unknown is each one's own."""
     parts = covariances(rows, rows)
     for sort, share in rows.unknown.items():
-        if sort in parts:
-            parts[sort] = parts[sort] + np.diag(share)
+        # Of a sort that has never varied no effect is known; it is taken to be one that is smooth.
+        name = sort if sort in parts else "smooth"
+        parts[name] = parts[name] + np.diag(share)
     return parts
 
 
