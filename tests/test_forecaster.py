@@ -312,6 +312,28 @@ def test_an_accuracy_that_comes_late_is_foretold() -> None:
     assert any("for more than 100 epochs" in note for note in found.notes)
 
 
+def test_more_than_can_be_told_apart_from_all_is_not_reached() -> None:
+    """The best accuracy known is that of 999 of 1,000; the target is beyond."""
+    updates = [
+        replace(u, curve=curve_of(0.999, 1.0, 40.0), peak_accuracy=0.999) for u in simulated(40)
+    ]
+    found = Forecaster(updates, corpus=False).forecast(
+        asked(0.0), target=Accuracy(0.9999), from_scratch=False
+    )
+    assert found.reaches_target < 0.05
+
+
+def test_updates_that_nobody_looked_at_before_inform_by_what_they_say_themselves() -> None:
+    """Without a pre-flight, and without a recipe: their network's effect is still learned."""
+    updates = simulated(40, networks=1)
+    bare = [replace(u, preflight=None, recipe=None, curve=()) for u in updates[:20]]
+    known = Forecaster([*bare, *updates[20:]], corpus=False)
+    found = known.forecast(asked(0.0), target=TARGET, from_scratch=False)
+    assert found.epochs.median == pytest.approx(3 + math.exp(1.2), rel=0.5)
+    unknown = known.experience.rows.unknown
+    assert (unknown["task"][:20] > unknown["task"][20:]).all()
+
+
 def test_a_plateau_is_not_met_before_its_patience(forecaster: Forecaster) -> None:
     short = replace(RECIPE, max_epochs=2.0)
     found = forecaster.forecast(asked(0.0), target=TARGET, recipe=short, from_scratch=False)

@@ -271,5 +271,5 @@ def time_oracle(updates: Sequence[Update]) -> tuple[float, int]:
     """
     from resque.forecasting.experience import Experience
 
-    ratios = Experience(updates, ()).over_probe("seconds").values
+    ratios = Experience((), updates).over_probe("seconds").values
     return float(np.median(np.abs(1 / ratios - 1))), len(ratios)

@@ -188,7 +188,7 @@ def _how(one: Evaluated) -> str:
     if one.situation.hold_out == "time":
         return (
             f"{ours.groups} users with one network each, whose updates come in the order in which "
-            f"they were made; each is foretold from those before it and from the corpus without "
+            f"they were started; each is foretold from those before it and from the corpus without "
             f"that network, from update {OWN_UPDATES + 1} on: {ours.updates} forecasts."
         )
     what = {"change": "kind of change", "data": "data set", "network": "network"}

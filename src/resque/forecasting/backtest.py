@@ -135,7 +135,7 @@ def backtest(
         target: at which updates are read; by default that of the first update.
         baselines: what the forecast is compared with.
         from_update: with "time", how many come first that are not foretold.
-        each: called with a word on each update that has been foretold.
+        each: called with the group of each update when it has been dealt with.
 
     Raises:
         InputError: there is no such way to hold out, or too few updates.
@@ -205,7 +205,8 @@ def foretold(
         for target in targets:
             yield from _at_target(group, experience, asked, target, methods)
         memory.keep(experience)
-        each(group)
+        for _ in asked:
+            each(group)
 
 
 @dataclass(frozen=True, slots=True)

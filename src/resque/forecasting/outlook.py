@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from resque.forecasting.regression import Floats
 
+# Of a target: nearer to 1 than this it is as good as 1.
+_LEAST_MISS = 1e-4
 _Found = TypeVar("_Found", Learned, Distribution)
 
 
@@ -90,7 +92,8 @@ class Outlook:
         curves = np.column_stack(columns)
         there = np.isfinite(curves).all(axis=1)
         weights = self.experience.weights(learned[0].places)[there]
-        crossed, reach = _crossings(epochs, curves[there], logit(target.value))
+        # Known accuracies are kept a little below 1; a target beyond is not met by them.
+        crossed, reach = _crossings(epochs, curves[there], logit(target.value, _LEAST_MISS))
         # It is seen at the validation after.
         interval = self.recipe.validation_interval
         validations = np.ceil(crossed / interval - 1e-9) + 0.0

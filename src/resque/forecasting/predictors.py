@@ -24,17 +24,18 @@ _LEAST_LOSS = 1e-3
 _STEEP = 1e-12
 
 
-def logit(share: float) -> float:
+def logit(share: float, least: float = _LEAST_SHARE) -> float:
     """Return the log odds of a share, which is kept a little away from 0 and 1.
 
     Args:
         share: 0 to 1.
+        least: how far away.
 
     Example:
         >>> logit(0.5), round(logit(0.0), 3), round(logit(1.0), 3)
         (0.0, -6.395, 6.395)
     """
-    kept = min(max(share, _LEAST_SHARE), 1 - _LEAST_SHARE)
+    kept = min(max(share, least), 1 - least)
     return math.log(kept / (1 - kept))
 
 
@@ -142,7 +143,8 @@ def known_before(
         replace(recipe, batch_size=data["batch_size"]),
         data_kind,
         model=signature["model"],
-        against_old=preflight["shift"] is not None,
+        # Rivals may be there where the index could not be computed.
+        against_old=preflight["shift"] is not None or values.keys() & SHIFT.keys() != set(),
         change=change,
     )
 
@@ -175,22 +177,22 @@ def known_of(update: Update) -> Known:
         "steps_per_epoch": update.data.steps_per_epoch,
         "parameters": update.parameters,
     }
-    recipe = update.recipe or Recipe()
-    if recipe.start == "weights":
+    recipe = update.recipe
+    if recipe is not None and recipe.start == "weights":
         accuracy = update.accuracy_before
         values |= {
             "error_before": None if accuracy is None else 1 - accuracy,
             "loss_before": update.loss_before,
         }
-    against_old = update.index is not None and update.index.get("index") == "RESQUE_dist"
-    if against_old and update.index is not None:
+    if update.index is not None and update.index.get("index") == "RESQUE_dist":
         values["RESQUE_dist_debiased"] = update.index.get("debiased")
     return _known(
         {name: value for name, value in values.items() if value is not None},
         recipe,
         _data_kind(update.data.class_names, update.signature.to_dict()),
         model=update.signature.model,
-        against_old=against_old,
+        # Whether there were old data is as little known as what they would have said.
+        against_old=True,
         change=change,
     )
 
@@ -213,7 +215,7 @@ def _losses(losses: Sequence[float]) -> dict[str, float]:
 
 def _known(
     values: Mapping[str, float],
-    recipe: Recipe,
+    recipe: Recipe | None,
     data: str,
     *,
     model: str | None,
@@ -226,11 +228,25 @@ def _known(
         if name in values and math.isfinite(values[name])
     }
     none: set[str] = set()
-    if recipe.start != "weights":
+    if recipe is not None and recipe.start != "weights":
         none |= ZERO_SHOT.keys()
     if not against_old:
         none |= SHIFT.keys()
-    predictors |= {
+    predictors |= {} if recipe is None else _of_recipe(recipe)
+    return Known(
+        predictors={name: value for name, value in predictors.items() if name not in none},
+        does_not_apply=frozenset(none),
+        groups={
+            NETWORK: model or "",
+            DATA: data,
+            RECIPE: "" if recipe is None else _recipe_name(recipe),
+            CHANGE: change or "",
+        },
+    )
+
+
+def _of_recipe(recipe: Recipe) -> dict[str, float]:
+    return {
         "learning_rate": _log(recipe.learning_rate),
         "batch_size": _log(recipe.batch_size),
         "max_epochs": _log(recipe.max_epochs),
@@ -242,16 +258,6 @@ def _known(
         "schedule": float(recipe.schedule != "constant"),
         "augmentation": float(recipe.augmentation != "none"),
     }
-    return Known(
-        predictors={name: value for name, value in predictors.items() if name not in none},
-        does_not_apply=frozenset(none),
-        groups={
-            NETWORK: model or "",
-            DATA: data,
-            RECIPE: _recipe_name(recipe),
-            CHANGE: change or "",
-        },
-    )
 
 
 def _data_kind(class_names: Sequence[str], signature: Mapping[str, Any]) -> str:
