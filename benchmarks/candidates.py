@@ -1,6 +1,6 @@
 """Compares the statistics that the forecast could rest on, on the corpus without what is set aside.
 
-    pip install lifelines                    # in an environment of its own: it wants an older pandas
+    pip install lifelines                # in an environment of its own: it wants an older pandas
     python benchmarks/candidates.py          prints one table for each way of holding out
 
 docs/decisions/0013 says which was taken. Each candidate is given the same predictors, and
