@@ -12,6 +12,7 @@ import numpy as np
 from resque.errors import InputError
 from resque.forecasting.forecast import Forecast
 from resque.history.records import Accuracy, fields_of
+from resque.index.shift import checked_level
 
 _SECONDS_PER_HOUR = 3600.0
 # Limit -> measure, and what one unit of the limit is in units of the measure.
@@ -91,10 +92,7 @@ class Budget:
             InputError: the forecast has no estimate of what is limited, or the update ends
                 below the accuracy that is asked for.
         """
-        if not 0 < confidence_level < 1:
-            raise InputError(
-                f"confidence_level must be above 0 and below 1; got {confidence_level!r}."
-            )
+        checked_level(confidence_level)
         probabilities: dict[str, float] = {}
         reasons = []
         for name, (measure, unit, word) in _LIMITS.items():

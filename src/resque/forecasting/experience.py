@@ -239,7 +239,7 @@ class Experience:
         """Return what the updates say of a measure; None where none of them has it.
 
         Args:
-            measure: a name of `readings`.
+            measure: see `reading_of`.
             target: what the updates are read at.
         """
         key = measure, target

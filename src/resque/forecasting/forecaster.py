@@ -34,6 +34,7 @@ from resque.history.records import (
     Target,
     checked_target,
 )
+from resque.index.shift import checked_level
 from resque.measure.carbon import grid as grid_of
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Forecaster:
         if isinstance(corpus, bool):
             corpus = corpus_updates() if corpus else ()
         ids = {update.id for update in own}
-        # An id is the digest of a whole record: for nobody's sake it takes a while.
+        # An id is the digest of a whole record, which takes a while for all of the corpus.
         others = [update for update in corpus if not ids or update.id not in ids]
         self.experience = Experience(own, others, variances)
 
@@ -157,10 +158,7 @@ class Forecaster:
                 f"gives; got {type(preflight).__name__}."
             )
         checked_target(target)
-        if not 0 < confidence_level < 1:
-            raise InputError(
-                f"confidence_level must be above 0 and below 1; got {confidence_level!r}."
-            )
+        checked_level(confidence_level)
         for name, given in (
             ("seconds_per_step", seconds_per_step), ("joules_per_step", joules_per_step),
         ):  # fmt: skip

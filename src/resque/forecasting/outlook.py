@@ -135,7 +135,8 @@ class Outlook:
         epochs, learned = self._curves()
         updates = [self.experience.updates[at] for at in learned[0].places]
         curves = np.column_stack([each.foretold(self.unseen)[0] for each in learned])
-        crossed, _ = _crossings(epochs, np.nan_to_num(curves, nan=-math.inf), logit(target.value))
+        wanted = logit(target.value, _LEAST_MISS)
+        crossed, _ = _crossings(epochs, np.nan_to_num(curves, nan=-math.inf), wanted)
         foretold, true = [], []
         for update, curve, epoch in zip(updates, curves, crossed, strict=True):
             outcome = outcome_of(update, target)
