@@ -95,6 +95,21 @@ def test_censored_updates_inform_as_censored() -> None:
     assert ignored.epochs.median < 0.75 * truth.epochs.median
 
 
+def test_a_censored_update_is_spread_over_what_lies_beyond_its_bound() -> None:
+    """Its median alone would leave the upper bounds of intervals too low."""
+    cut = simulated(60, noise=0.2, most_epochs=6.5)
+    learned = Experience(cut, ()).learned("epochs", TARGET)
+    assert learned is not None
+    errors, rows, counts = learned.all_errors(())
+    mean, sd = learned.foretold(())
+    for row in np.flatnonzero(learned.censored):
+        of = errors[rows == row]
+        assert len(of) == 5
+        assert counts[rows == row].sum() == pytest.approx(1.0)
+        assert (of > (learned.y[row] - mean[row]) / sd[row]).all()
+        assert np.ptp(of) > 0.1
+
+
 def test_outside_of_what_was_seen_it_says_so_and_widens(forecaster: Forecaster) -> None:
     inside = forecaster.forecast(asked(0.0), target=TARGET, from_scratch=False)
     outside = forecaster.forecast(asked(6.0), target=TARGET, from_scratch=False)
