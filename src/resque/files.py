@@ -33,6 +33,15 @@ def checked_output(path: Path | str) -> None:
         raise InputError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
 
 
+def checked_folder(path: Path | str) -> None:
+    """Raise InputError if a folder of this name can neither be used nor be made."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{str(path)!r} is a file; expected a folder, or a name for a new one.")
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder {str(path.parent)!r} to make {path.name!r} in.")
+
+
 @contextmanager
 def written_whole(path: Path | str) -> Iterator[Path]:
     """Give a temporary path to write to, and move it to `path` when all went well.

@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 import resque
 from resque.cli import options
 from resque.cli.backtest import backtest
+from resque.cli.compare import compare
 from resque.cli.demo import demo
 from resque.cli.doctor import doctor
 from resque.cli.forecast import forecast
@@ -49,7 +50,10 @@ def _common(
         raise typer.Exit
 
 
-for command in (profile, shift, task, forecast, backtest, retrain, reproduce, doctor, demo):
+commands = (
+    profile, shift, task, forecast, compare, backtest, retrain, reproduce, doctor, demo,
+)  # fmt: skip
+for command in commands:
     app.command()(command)
 app.add_typer(history_app, name="history")
 

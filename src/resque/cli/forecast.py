@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +17,9 @@ from resque.errors import InputError, ResqueWarning
 
 if TYPE_CHECKING:
     from resque.forecasting.budget import Budget
+    from resque.forecasting.files import UpdateFiles
     from resque.forecasting.preflight import Preflight
     from resque.history.records import Recipe
-    from resque.history.store import History
-    from resque.representation.sources import Source
 
 _UNLIKELY = 1
 _BUDGET, _MACHINE = "Budget", "Another machine"
@@ -173,36 +173,35 @@ def forecast(
         augmentation=augmentation, freeze_body=freeze_body, seed=seed, max_epochs=max_epochs,
         autocast=autocast, validation_interval=validation_interval,
     )  # fmt: skip
-    paths = _Paths(training, validation, before, save_preflight, weights)
-    known = None if preflight is None else _saved(preflight, context)
-    if known is not None:
-        recipe = _as_asked(known.recipe, recipe, context)
+    look: Callable[[], Preflight]
+    if preflight is not None:
+        saved = _saved(preflight, context)
+        recipe = _as_asked(saved.recipe, recipe, context)
         if seconds_per_step is None:
-            _warn_of_another_machine(known)
+            _warn_of_another_machine(saved)
+        look = partial(replace, saved)
     else:
-        paths.check(model)
-    from resque.forecasting.forecaster import Forecaster
-    from resque.reporting.terminal import forecast_view, show
-
-    # Read before the passes over the data: an empty one is known at once.
-    forecaster = Forecaster(_own(history), corpus=corpus)
-    if known is None:
+        files = _files(
+            training, validation, before, split=split, split_validation=split_validation,
+            split_before=split_before, class_names=options.names(classes), workers=workers,
+            skip_unreadable=skip_unreadable,
+        )  # fmt: skip
+        _check(model, files, save_preflight, weights)
         choice = options.ModelChoice(
             model=model, weights=weights, layer=layer, pooling=pooling, device=device, seed=seed,
             autocast=autocast, image_size=image_size, mean=mean, std=std, channels=channels,
         )  # fmt: skip
-        known = paths.preflight(
-            choice,
-            recipe,
-            meter=meter,
-            calibration=calibration,
-            splits=(split, split_validation or split, split_before or split),
-            class_names=options.names(classes),
-            workers=workers,
-            skip_unreadable=skip_unreadable,
-        )
+        look = partial(
+            _preflight, choice, files, recipe, meter=meter, calibration=calibration,
+            save_preflight=save_preflight,
+        )  # fmt: skip
+    from resque.forecasting.forecaster import Forecaster
+    from resque.reporting.terminal import forecast_view, show
+
+    # Read before the passes over the data: an empty one is known at once.
+    forecaster = Forecaster(options.own_history(history), corpus=corpus)
     found = forecaster.forecast(
-        known,
+        look(),
         target=target,
         recipe=recipe,
         grid=costed,
@@ -223,99 +222,72 @@ def forecast(
         raise typer.Exit(_UNLIKELY)
 
 
-@dataclass(frozen=True, slots=True)
-class _Paths:
-    """What is read, and the pre-flight that is written."""
+def _files(
+    training: Path | None, validation: Path | None, before: Path | None, **told: Any
+) -> UpdateFiles:
+    """Return the files that a pre-flight is made of."""
+    from resque.forecasting.files import UpdateFiles
 
-    training: Path | None
-    validation: Path | None
-    before: Path | None
-    save_preflight: Path | None
-    weights: str | None
+    if training is None:
+        raise InputError(
+            "What is forecast? Give the data to train on, or a saved pre-flight (--preflight)."
+        )
+    return UpdateFiles(training=training, validation=validation, before=before, **told)
 
-    def check(self, model: str | None) -> None:
-        """Raise InputError unless all is there that a pre-flight is made of."""
-        from resque.files import checked_output, existing
 
-        if self.training is None:
-            raise InputError(
-                "What is forecast? Give the data to train on, or a saved pre-flight (--preflight)."
-            )
-        if model is None:
-            raise InputError("Which model would be retrained? Name it with --model.")
-        inputs = (self.training, self.validation, self.before)
-        for path in inputs:
-            if path is not None:
-                existing(path)
-        if self.save_preflight is not None:
-            checked_output(self.save_preflight)
-            options.not_an_input(self.save_preflight, *inputs, self.weights)
+def _check(
+    model: str | None, files: UpdateFiles, save_preflight: Path | None, weights: str | None
+) -> None:
+    """Raise InputError unless all is there that a pre-flight is made of."""
+    from resque.files import checked_output
 
-    def preflight(
-        self,
-        choice: options.ModelChoice,
-        recipe: Recipe,
-        *,
-        meter: str,
-        calibration: Path | None,
-        splits: tuple[str | None, str | None, str | None],
-        class_names: tuple[str, ...] | None,
-        workers: int,
-        skip_unreadable: bool,
-    ) -> Preflight:
-        """Return what is known of the update, after it has been written where that was asked."""
-        import psutil
+    if model is None:
+        raise InputError("Which model would be retrained? Name it with --model.")
+    files.check()
+    if save_preflight is not None:
+        checked_output(save_preflight)
+        options.not_an_input(save_preflight, *files.paths, weights)
 
-        from resque.forecasting.preflight import preflight
-        from resque.index.profile import load_profile
-        from resque.measure.energy import open_meter
-        from resque.representation.models import untrained_like
-        from resque.representation.sources import source_at, trainable
 
-        prepare: Any = None
+def _preflight(
+    choice: options.ModelChoice,
+    files: UpdateFiles,
+    recipe: Recipe,
+    *,
+    meter: str,
+    calibration: Path | None,
+    save_preflight: Path | None,
+) -> Preflight:
+    """Return what is known of the update, after it has been written where that was asked."""
+    from resque.forecasting.preflight import preflight
+    from resque.measure.energy import open_meter
+    from resque.representation.models import untrained_like
 
-        def read(path: Path, split: str | None, names: Sequence[str] | None) -> tuple[Source, Any]:
-            source = source_at(
-                path, preprocessing=prepare, split=split, class_names=names,
-                batch_size=recipe.batch_size, workers=workers, skip_unreadable=skip_unreadable,
-            )  # fmt: skip
-            return source, trainable(source, psutil.virtual_memory().available / 12)
-
-        assert self.training is not None  # noqa: S101  # narrows the type: `check` saw to it
-        profiled = self.before is not None and self.before.suffix == ".safetensors"
-        before: Any = load_profile(self.before) if self.before and profiled else None
-        layer, pooling = choice.layer, choice.pooling
-        if profiled and before.signature is not None and layer is None:
-            # Only what was read alike can be compared.
-            layer, pooling = before.signature.layer, before.signature.pooling
-        with options.results_only(), open_meter(meter, calibration=calibration) as opened:
-            loaded, prepare = choice.load()
-            assert loaded is not None  # noqa: S101  # narrows the type: a model was named
-            source, training = read(self.training, splits[0], class_names)
-            names = class_names or source.class_names
-            validation = self.validation and read(self.validation, splits[1], names)[1]
-            if self.before is not None and not profiled:
-                before = read(self.before, splits[2], names)[1]
-            known = preflight(
-                loaded.model,
-                training,
-                before=before,
-                validation=validation,
-                recipe=recipe,
-                meter=opened,
-                untrained=untrained_like(choice.model or "", recipe.seed)
-                if recipe.start == "scratch"
-                else None,
-                layer=layer,
-                pooling=pooling,
-                class_names=names,
-                model_name=loaded.name,
-                preprocessing=source.preprocessing,
-                workers=workers,
-            )
-        if self.save_preflight is not None:
-            known.save(self.save_preflight)
-        return known
+    with options.results_only(), open_meter(meter, calibration=calibration) as opened:
+        loaded, prepare = choice.load()
+        assert loaded is not None  # noqa: S101  # narrows the type: a model was named
+        data = files.read(
+            prepare, batch_size=recipe.batch_size, layer=choice.layer, pooling=choice.pooling
+        )
+        untrained = untrained_like(choice.model or "", recipe.seed)
+        known = preflight(
+            loaded.model,
+            data.training,
+            before=data.before,
+            validation=data.validation,
+            recipe=recipe,
+            meter=opened,
+            untrained=untrained if recipe.start == "scratch" else None,
+            layer=data.layer,
+            pooling=data.pooling,
+            class_names=data.class_names,
+            model_name=loaded.name,
+            preprocessing=data.preprocessing,
+            workers=files.workers,
+        )
+    if save_preflight is not None:
+        known.save(save_preflight)
+    return known
 
 
 def _budget(**limits: float | None) -> Budget | None:
@@ -350,17 +322,6 @@ def _as_asked(recipe: Recipe, asked: Recipe, context: typer.Context) -> Recipe:
     given = _given(context, _RECIPE)
     names = ["frozen" if name == "freeze_body" else name for name in given]
     return replace(recipe, **{name: getattr(asked, name) for name in names})
-
-
-def _own(url: str) -> History | None:
-    """Return the user's history; None where there is none yet."""
-    from resque.history.store import History
-
-    store = History(url)
-    if store.exists:
-        return store
-    typer.echo(f"no own updates: there is no history at {store.url} yet", err=True)
-    return None
 
 
 def _warn_of_another_machine(known: Preflight) -> None:

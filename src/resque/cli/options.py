@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from resque.history.records import Grid, Recipe, Target
+    from resque.history.store import History
     from resque.representation.models import LoadedModel
 
 
@@ -317,9 +318,7 @@ class ModelChoice:
             if unused:
                 raise InputError(f"{unused[0]} says something of a model; name it with --model.")
             return None, None
-        # A script finds its neighbours; a console command does so only if told.
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.append(str(Path.cwd()))
+        find_own_modules()
         from resque.representation.models import load_model
         from resque.representation.preprocessing import chosen_preprocessing
 
@@ -336,6 +335,12 @@ class ModelChoice:
     def reading(self) -> dict[str, Any]:
         """Return the options of the pass that say how the model is read."""
         return {"layer": self.layer, "pooling": self.pooling, "autocast": _dtype(self.autocast)}
+
+
+def find_own_modules() -> None:
+    """Let modules in the current folder be imported, as those beside a script are."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
@@ -368,6 +373,17 @@ def recipe(*, freeze_body: bool, **told: Any) -> Recipe:
     from resque.history.records import Recipe
 
     return Recipe(frozen="body" if freeze_body else "none", **told)
+
+
+def own_history(url: str) -> History | None:
+    """Return the user's history; None, and a word on stderr, where there is none yet."""
+    from resque.history.store import History
+
+    store = History(url)
+    if store.exists:
+        return store
+    typer.echo(f"no own updates: there is no history at {store.url} yet", err=True)
+    return None
 
 
 def label_pairs(labels: list[str] | None) -> dict[str, str]:

@@ -290,7 +290,10 @@ class _Asked:
             missing["carbon_kg"] = missing["energy_kwh"]
         else:
             found["carbon_kg"] = found["energy_kwh"].through(np.vectorize(grid.kg_of))
-        told = {name: self.estimate(name, of) for name, of in found.items()}
+        told = {
+            name: estimate_of(of, self.level, measure=name, unit=UNITS[name])
+            for name, of in found.items()
+        }
         return Forecast(
             epochs=told["epochs"],
             duration_s=told.get("duration_s"),
@@ -312,27 +315,6 @@ class _Asked:
             machine=costs.machine,
             distributions=found,
             signature=self.preflight.signature,
-        )
-
-    def estimate(self, measure: str, distribution: Distribution) -> Estimate:
-        """Return median and interval of the distribution of a measure."""
-        tail = (1 - self.level) / 2
-        several = distribution.updates or len(distribution.values)
-        # Where all of them would support the level, that own ones weigh more must not forbid it.
-        for weights in (distribution.weights, _counted(distribution.weights, several)):
-            known = Distribution(distribution.values, weights)
-            bounds = [known.quantile(share) for share in (tail, 1 - tail)]
-            if all(map(math.isfinite, bounds)):
-                break
-        else:
-            raise InputError(
-                f"A {self.level:.0%} interval of {measure} needs "
-                f"{math.ceil((1 - tail) / tail - 1e-9)} updates that tell of it; there are "
-                f"{several}. Use the corpus as well, ask for a lower confidence level, or measure "
-                "more updates."
-            )
-        return Estimate(
-            median=distribution.median(), lower=bounds[0], upper=bounds[1], unit=UNITS[measure]
         )
 
     def notes(self) -> tuple[str, ...]:
@@ -374,6 +356,36 @@ class _Asked:
                     f"No known update has reached {self.outlook.target.value:g}; the best {best:g}."
                 )
         return tuple(told)
+
+
+def estimate_of(distribution: Distribution, level: float, *, measure: str, unit: str) -> Estimate:
+    """Return median and interval of the distribution of a measure.
+
+    Args:
+        distribution: of it.
+        level: of the interval, above 0 and below 1.
+        measure: its name, for the error.
+        unit: of the estimate.
+
+    Raises:
+        InputError: too few updates tell of it for such an interval.
+    """
+    tail = (1 - level) / 2
+    several = distribution.updates or len(distribution.values)
+    # Where all of them would support the level, that own ones weigh more must not forbid it.
+    for weights in (distribution.weights, _counted(distribution.weights, several)):
+        known = Distribution(distribution.values, weights)
+        bounds = [known.quantile(share) for share in (tail, 1 - tail)]
+        if all(map(math.isfinite, bounds)):
+            break
+    else:
+        raise InputError(
+            f"A {level:.0%} interval of {measure} needs "
+            f"{math.ceil((1 - tail) / tail - 1e-9)} updates that tell of it; there are "
+            f"{several}. Use the corpus as well, ask for a lower confidence level, or measure "
+            "more updates."
+        )
+    return Estimate(median=distribution.median(), lower=bounds[0], upper=bounds[1], unit=unit)
 
 
 def _counted(weights: Floats, several: int) -> Floats:

@@ -1,0 +1,88 @@
+"""A comparison of options, on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from resque.forecasting.forecast import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from resque.decision.comparison import Compared, Comparison
+
+_WORDS = {
+    "epochs": "epochs", "duration_s": "time", "energy_kwh": "kWh", "carbon_kg": "kg CO2e",
+    "money": "money",
+}  # fmt: skip
+_UNITS = (("h", 3600.0), ("min", 60.0))
+
+
+def comparison_view(found: Comparison) -> RenderableType:
+    """Return the answer, the options side by side, and what would change it.
+
+    Args:
+        found: from `resque.compare`.
+    """
+    measures = [m for m in _WORDS if any(one.costs[m] is not None for one in found.options)]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("option")
+    for measure in measures:
+        word = found.currency or "money" if measure == "money" else _WORDS[measure]
+        table.add_column(word, justify="right")
+    for heading in ("accuracy", "reaches it", "cheaper"):
+        table.add_column(heading, justify="right")
+    for one in found.options:
+        style = "bold" if one.name == found.best else ""
+        cells = [_cost(one, measure) for measure in measures]
+        accuracy = one.peak_accuracy
+        table.add_row(
+            Text(_marked(found, one), style=style),
+            *cells,
+            f"{accuracy.median:.3f} ({accuracy.lower:.3f} to {accuracy.upper:.3f})",
+            f"{one.reaches_target:.0%}",
+            "" if one.cheaper is None else f"{one.cheaper:.0%}",
+        )
+    level = f"{100 * found.confidence_level:g}%"
+    lines = [
+        "",
+        f"medians and {level} intervals; cheaper: how likely it costs less than {found.best}",
+    ]
+    if any(one.on_front for one in found.options):
+        lines.append("*: no other option is both cheaper and better")
+    differing = [change for change in found.changes if change.differs]
+    alike = [change for change in found.changes if not change.differs]
+    lines += [f"another answer {change}" for change in differing]
+    if alike:
+        lines.append(f"the same answer with {', or '.join(change.what for change in alike)}")
+    lines += [f"not compared, {name}: {why}" for name, why in found.failures.items()]
+    notes = dict.fromkeys(
+        note for one in found.options if one.forecast for note in one.forecast.notes
+    )
+    lines += [f"warning: {note}" for note in notes]
+    # Long names of options must not break the answer.
+    return Group(Text(found.answer, style="bold"), Text(), table, *map(Text, lines))
+
+
+def _marked(found: Comparison, one: Compared) -> str:
+    mark = "*" if one.on_front else ""
+    return f"{one.name}{mark}" + (" (ties)" if one.name in found.ties else "")
+
+
+def _cost(one: Compared, measure: str) -> str:
+    cost = one.costs[measure]
+    if cost is None:
+        return "unknown"
+    if cost.upper == 0:
+        return "0"
+    unit, scale = _unit_of(cost) if measure == "duration_s" else ("", 1.0)
+    median, lower, upper = (f"{v / scale:.3g}" for v in (cost.median, cost.lower, cost.upper))
+    return f"{median}{unit and ' ' + unit} ({lower} to {upper})"
+
+
+def _unit_of(cost: Estimate) -> tuple[str, float]:
+    return next(((u, s) for u, s in _UNITS if cost.median >= 2 * s), ("s", 1.0))
