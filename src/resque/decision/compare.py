@@ -129,6 +129,7 @@ def decide(
     prices: Prices | None = None,
     confidence_level: float = 0.9,
     failures: Mapping[str, str] | None = None,
+    changes: bool = True,
 ) -> Comparison:
     """Return the comparison of options that have been looked at.
 
@@ -141,6 +142,7 @@ def decide(
         prices: likewise.
         confidence_level: likewise.
         failures: name -> why an option could not be looked at.
+        changes: whether it is asked what would change the answer, which takes most of the time.
 
     Raises:
         InputError: see `compare`.
@@ -155,7 +157,7 @@ def decide(
     )
     failed = dict(failures or {})
     _check_names([*(one.name for one in candidates), *failed])
-    return _decided(candidates, forecaster or Forecaster(), asked, failed)
+    return _decided(candidates, forecaster or Forecaster(), asked, failed, changes=changes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,6 +271,8 @@ def _decided(
     forecaster: Forecaster,
     asked: Question,
     failures: dict[str, str],
+    *,
+    changes: bool = True,
 ) -> Comparison:
     told = []
     for one in candidates:
@@ -282,8 +286,8 @@ def _decided(
         failures[unknown.candidate.name] = f"its {word} is not known: {why}"
         told.remove(unknown)
     if not told:
-        reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
-        raise InputError(f"None of the options could be compared. {reasons}")
+        reasons = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in failures.items())
+        raise InputError(f"None of the options could be compared. {reasons}.")
     choice = _choice(told, asked)
     return Comparison(
         recommended=choice.recommended,
@@ -291,7 +295,7 @@ def _decided(
         ties=choice.ties,
         options=tuple(_compared(one, choice) for one in told),
         failures=failures,
-        changes=tuple(_changes(told, choice, forecaster, asked)),
+        changes=tuple(_changes(told, choice, forecaster, asked)) if changes else (),
         target=asked.target,
         by=asked.by,
         confidence_level=asked.confidence_level,
