@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+import compare_models
 import forward_pass
 import history_store
 import peak_memory
@@ -47,6 +48,7 @@ BENCHMARKS = {
         probe_and_run,
         rivals,
         history_store,
+        compare_models,
     )
 }
 HERE = Path(__file__).resolve().parent

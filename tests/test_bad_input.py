@@ -1087,7 +1087,7 @@ def test_figure_that_cannot_be_written(
 ) -> None:
     """A place or a kind of figure that cannot be is found before the demonstration is run."""
     monkeypatch.setattr("resque.experiments.digits.digits_demo", not_to_be_run)
-    message = refused("demo", "-o", output)
+    message = refused("demo", "--figure", output)
     for word in words:
         assert word in message
 

@@ -25,7 +25,8 @@ from resque.cli import main, run
 from resque.experiments import digits
 
 COMMANDS = (
-    "profile", "shift", "task", "forecast", "retrain", "history", "reproduce", "doctor", "demo",
+    "profile", "shift", "task", "forecast", "compare", "plan", "retrain", "history", "report",
+    "reproduce", "doctor", "demo",
 )  # fmt: skip
 # What other programs may rely on, for every release.
 SHIFT_KEYS = {
@@ -767,28 +768,40 @@ def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_demo")
-def test_demo_prints_tables_and_writes_a_figure(printed: Printed, tmp_path: Path) -> None:
-    """`resque demo` shows both indices, and says where its figure went."""
-    out = printed("demo", "-o", "digits.png")
+def test_demo_walks_the_whole_way(printed: Printed, tmp_path: Path) -> None:
+    """Index, updates, forecast, comparison, report; it says where that and a figure went."""
+    out = printed("demo", "-o", "digits.html", "--figure", "digits.png", "--grid", "FRA")
     assert "gaussian noise" in out
     assert "RESQUE_task of the digits 5 to 9" in out
     assert "The last retraining (gaussian noise 0.2), forecast before it was made:" in out
-    assert f"figure written to {tmp_path / 'digits.png'}" == out.splitlines()[-1]
+    assert "What could be done at that time, to reach 0.85 in the least time:" in out
+    assert "It then took: retrain " in out
+    assert f"figure written to {tmp_path / 'digits.png'}" == out.splitlines()[-2]
+    assert f"report written to {tmp_path / 'digits.html'}" == out.splitlines()[-1]
     with Image.open(tmp_path / "digits.png") as figure:
         assert figure.format == "PNG"
+    page = (tmp_path / "digits.html").read_text()
+    assert "resque demo --grid FRA" in page
+    for option in ("keep", "retrain", "from scratch"):
+        assert f">{option}<" in page
 
 
 @pytest.mark.usefixtures("short_demo")
 def test_demo_as_json_is_nothing_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """With --json the numbers are on stdout, and the place of the figure on stderr."""
+    """With --json the numbers are on stdout, and the place of the report on stderr."""
     assert main(["demo", "--json"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
-    assert {"accuracy", "shifts", "updates", "forecast", "task", "task_known"} == set(found)
+    told = {"accuracy", "shifts", "updates", "forecast", "comparison", "task", "task_known"}
+    assert told == set(found)
     assert [one["kind"] for one in found["shifts"]] == ["gaussian noise"] * 2
     assert set(found["shifts"][0]) >= SHIFT_KEYS
     assert set(found["task"]) >= TASK_KEYS
-    assert f"figure written to {tmp_path / 'resque-demo.png'}\n" == captured.err
+    assert [one["name"] for one in found["comparison"]["options"]] == [
+        "keep", "retrain", "from scratch",
+    ]  # fmt: skip
+    assert f"report written to {tmp_path / 'resque-demo.html'}\n" == captured.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["resque-demo.html"]
 
 
 # --- help, start, end --------------------------------------------------------------------------

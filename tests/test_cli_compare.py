@@ -237,6 +237,21 @@ def test_money_and_a_grid_of_its_own(compare: Compare) -> None:
     assert one["forecast"]["grid"]["code"] == "SWE"
 
 
+def test_the_file_of_the_documentation_is_understood() -> None:
+    """All its keys are known, once there are such data."""
+    page = (Path(__file__).parents[1] / "docs" / "compare.md").read_text()
+    shown = page.partition("```toml\n")[2].partition("```")[0]
+    for name in ("new", "held-out", "old"):
+        Path(name).mkdir()
+    told = read_options(write(shown))
+    assert [one.kind for one in told.options] == ["keep", "retrain", "retrain", "from scratch"]
+    assert [one.recipe.learning_rate for one in told.options] == [1e-4, 1e-2, 1e-4, 1e-4]
+    assert told.options[3].joules_per_step == 12
+    assert (told.accuracy, told.by, told.prices) == (
+        0.9, "kwh", resque.Prices(per_kwh=0.3, per_hour=2.5, currency="EUR"),
+    )  # fmt: skip
+
+
 # --- bad input ---------------------------------------------------------------------------------
 
 

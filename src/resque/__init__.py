@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resque.decision.compare import compare
     from resque.decision.comparison import Compared, Comparison
+    from resque.decision.drift import Drift
     from resque.decision.option import FromScratch, Keep, Prices, Retrain
+    from resque.decision.plan import Plan, plan
+    from resque.decision.schedules import Schedule
     from resque.errors import (
         InputError,
         MissingExtraError,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from resque.measure.probe import Probe, probe
     from resque.measure.recorder import Recorder, recording
     from resque.measure.retrain import Retrained, retrain
+    from resque.reporting.html import Report, report
     from resque.representation.signature import Signature
 
     __version__: str
@@ -58,6 +62,7 @@ _ROOMS = {
     "Comparison": "resque.decision.comparison",
     "Component": "resque.history.records",
     "DataSizes": "resque.history.records",
+    "Drift": "resque.decision.drift",
     "EnergyReading": "resque.history.records",
     "Estimate": "resque.forecasting.forecast",
     "Forecast": "resque.forecasting.forecast",
@@ -71,6 +76,7 @@ _ROOMS = {
     "Meter": "resque.measure.energy",
     "MissingExtraError": "resque.errors",
     "NotComparableError": "resque.errors",
+    "Plan": "resque.decision.plan",
     "Plateau": "resque.history.records",
     "Point": "resque.history.update",
     "Preflight": "resque.forecasting.preflight",
@@ -78,10 +84,12 @@ _ROOMS = {
     "Probe": "resque.measure.probe",
     "Recipe": "resque.history.records",
     "Recorder": "resque.measure.recorder",
+    "Report": "resque.reporting.html",
     "ResqueError": "resque.errors",
     "ResqueWarning": "resque.errors",
     "Retrain": "resque.decision.option",
     "Retrained": "resque.measure.retrain",
+    "Schedule": "resque.decision.schedules",
     "ShiftIndex": "resque.index.shift",
     "Signature": "resque.representation.signature",
     "TaskIndex": "resque.index.task",
@@ -95,10 +103,12 @@ _ROOMS = {
     "load_preflight": "resque.forecasting.preflight",
     "load_profile": "resque.index.profile",
     "open_meter": "resque.measure.energy",
+    "plan": "resque.decision.plan",
     "preflight": "resque.forecasting.preflight",
     "probe": "resque.measure.probe",
     "profile": "resque.index.profile",
     "recording": "resque.measure.recorder",
+    "report": "resque.reporting.html",
     "retrain": "resque.measure.retrain",
     "shift_index": "resque.index.shift",
     "task_index": "resque.index.task",
@@ -113,6 +123,7 @@ __all__ = [
     "Comparison",
     "Component",
     "DataSizes",
+    "Drift",
     "EnergyReading",
     "Estimate",
     "Forecast",
@@ -126,6 +137,7 @@ __all__ = [
     "Meter",
     "MissingExtraError",
     "NotComparableError",
+    "Plan",
     "Plateau",
     "Point",
     "Preflight",
@@ -133,10 +145,12 @@ __all__ = [
     "Probe",
     "Recipe",
     "Recorder",
+    "Report",
     "ResqueError",
     "ResqueWarning",
     "Retrain",
     "Retrained",
+    "Schedule",
     "ShiftIndex",
     "Signature",
     "TaskIndex",
@@ -150,10 +164,12 @@ __all__ = [
     "load_preflight",
     "load_profile",
     "open_meter",
+    "plan",
     "preflight",
     "probe",
     "profile",
     "recording",
+    "report",
     "retrain",
     "shift_index",
     "task_index",

@@ -23,7 +23,9 @@ from resque.cli.demo import demo
 from resque.cli.doctor import doctor
 from resque.cli.forecast import forecast
 from resque.cli.history import app as history_app
+from resque.cli.plan import plan
 from resque.cli.profile import profile
+from resque.cli.report import report
 from resque.cli.reproduce import reproduce
 from resque.cli.retrain import retrain
 from resque.cli.shift import shift
@@ -51,7 +53,8 @@ def _common(
 
 
 commands = (
-    profile, shift, task, forecast, compare, backtest, retrain, reproduce, doctor, demo,
+    profile, shift, task, forecast, compare, plan, backtest, retrain, report, reproduce, doctor,
+    demo,
 )  # fmt: skip
 for command in commands:
     app.command()(command)

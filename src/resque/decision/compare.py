@@ -286,7 +286,10 @@ def _decided(
         failures[unknown.candidate.name] = f"its {word} is not known: {why}"
         told.remove(unknown)
     if not told:
-        reasons = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in failures.items())
+        # Data that cannot be used are no news of the second option.
+        shared = len(failures) > 1 and len(set(failures.values())) == 1
+        told_once = {"each of them": next(iter(failures.values()))} if shared else failures
+        reasons = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in told_once.items())
         raise InputError(f"None of the options could be compared. {reasons}.")
     choice = _choice(told, asked)
     return Comparison(

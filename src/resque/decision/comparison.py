@@ -9,6 +9,7 @@ from typing import Any, Literal
 from resque.decision.option import By, Kind
 from resque.forecasting.forecast import Estimate, Forecast
 from resque.history.records import Accuracy, fields_of, target_to_dict
+from resque.notebook import shown_in_notebook
 
 FORMAT = "resque.Comparison/1"
 # What options are compared by -> measure, and the word for it.
@@ -133,6 +134,8 @@ class Comparison:
     by: By
     confidence_level: float
     currency: str = ""
+
+    _repr_html_ = shown_in_notebook
 
     def option(self, name: str) -> Compared:
         """Return the option of a name."""

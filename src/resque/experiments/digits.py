@@ -1,4 +1,4 @@
-"""The demonstration on handwritten digits: both indices, updates measured, one of them forecast."""
+"""The demonstration on handwritten digits: both indices, updates, a forecast, a comparison."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resque.decision.candidate import Candidate, candidate
+from resque.decision.compare import decide
+from resque.decision.comparison import Comparison
+from resque.decision.option import FromScratch, Keep
 from resque.experiments.shifts import gaussian_blur, gaussian_noise, salt_and_pepper
 from resque.forecasting.forecast import Forecast
 from resque.forecasting.forecaster import Forecaster
-from resque.forecasting.preflight import preflight
+from resque.forecasting.preflight import Preflight, preflight
 from resque.history.records import Accuracy, Grid, Recipe
 from resque.history.update import Update
 from resque.index.profile import profile
@@ -97,8 +101,11 @@ class DigitsDemo:
         accuracy: of the network that knows all digits, on unshifted digits it has not seen.
         shifts: by kind and level.
         updates: measured retrainings after some of the shifts.
+        preflight: of the last retraining; None without updates.
         forecast: of the last retraining, from the corpus and the updates before it, as it was
-            told before that was made; None without updates.
+            told before that was made; likewise.
+        comparison: of what could be done at that time: keep, retrain, train from scratch;
+            likewise.
         task: RESQUE_task of a network that knows 0 to 4, for the digits 5 to 9.
         task_known: the same network's RESQUE_task for the digits it knows, for comparison.
     """
@@ -106,7 +113,9 @@ class DigitsDemo:
     accuracy: float
     shifts: tuple[DigitsShift, ...]
     updates: tuple[DigitsUpdate, ...]
+    preflight: Preflight | None
     forecast: Forecast | None
+    comparison: Comparison | None
     task: TaskIndex
     task_known: TaskIndex
 
@@ -118,6 +127,10 @@ class DigitsDemo:
             levels.append(shift.level)
             indices.append(shift.index)
         return found
+
+    def measured(self) -> list[Update]:
+        """Return the updates in the order in which they were made."""
+        return [update for row in self.updates for update in (row.retrained, row.scratch)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results as plain JSON types."""
@@ -143,6 +156,7 @@ class DigitsDemo:
                 for update in self.updates
             ],
             "forecast": self.forecast and self.forecast.to_dict(),
+            "comparison": self.comparison and self.comparison.to_dict(),
             "task": self.task.to_dict(),
             "task_known": self.task_known.to_dict(),
         }
@@ -158,7 +172,7 @@ def digits_demo(
     grid: Grid | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> DigitsDemo:
-    """Return both indices on the digits, what updates cost, and a forecast of the last of them.
+    """Return both indices on the digits, what updates cost, and what was told of the last of them.
 
     Two small networks are trained: one on half of all digits, whose shift to the other half
     under noise and blur is measured, and one on the digits 0 to 4, for which 5 to 9 are a new
@@ -172,7 +186,7 @@ def digits_demo(
         updates: kinds and strengths of the shifts after which the network is updated.
         meter: see `open_meter`.
         grid: what a kilowatt-hour costs in carbon.
-        confidence_level: of the intervals of the forecast.
+        confidence_level: of the intervals of the forecast and the comparison.
 
     Example:
         >>> demo = digits_demo(epochs=1, levels={"gaussian blur": (0.0, 1.0)}, updates=())
@@ -203,7 +217,7 @@ def digits_demo(
                     )
                 )
         measured: list[DigitsUpdate] = []
-        told = None
+        last, told, compared = None, None, None
         with open_meter(meter) if updates else nullcontext() as opened:
             for kind, level in updates:
                 report(f"updating the network for {kind} {level:g}")
@@ -212,27 +226,49 @@ def digits_demo(
                 index = shift_index(before, after)
                 sides = [(shifted[:_TRAINED_ON], labels[new[:_TRAINED_ON]]),
                          (shifted[_TRAINED_ON:], labels[new[_TRAINED_ON:]])]  # fmt: skip
+                common: dict[str, Any] = {
+                    "before": (images[old], labels[old]),
+                    "meter": opened or "none",
+                    "progress": False,
+                }
+                named: dict[str, Any] = {
+                    "model_name": "small network",
+                    "preprocessing": "bytes / 16",
+                }
                 ahead = preflight(
                     model,
                     sides[0],
-                    before=(images[old], labels[old]),
                     validation=sides[1],
                     recipe=RETRAINING,
-                    meter=opened or "none",
                     ids=new[:_TRAINED_ON],
                     before_ids=old,
-                    model_name="small network",
-                    preprocessing="bytes / 16",
-                    progress=False,
+                    **common,
+                    **named,
                 )
                 if len(measured) == len(updates) - 1:
+                    report("forecasting and comparing what could be done, before it is done")
                     made = [u for one in measured for u in (one.retrained, one.scratch)]
-                    told = Forecaster(made).forecast(
+                    forecaster = Forecaster(made)
+                    last = ahead
+                    told = forecaster.forecast(
                         ahead,
                         target=TARGET,
                         grid=grid,
                         confidence_level=confidence_level,
                         from_scratch=False,
+                    )
+                    scratch_option = FromScratch(model, recipe=SCRATCH, **named)
+                    compared = decide(
+                        [
+                            candidate(Keep(model), *sides, progress=False),
+                            Candidate(name="retrain", kind="retrain", preflight=ahead),
+                            candidate(scratch_option, *sides, **common),
+                        ],
+                        target=TARGET,
+                        by="hours",
+                        forecaster=forecaster,
+                        grid=grid,
+                        confidence_level=confidence_level,
                     )
                 retrained, scratch = (
                     retrain(
@@ -265,7 +301,9 @@ def digits_demo(
         accuracy=shifts[0].accuracy,
         shifts=tuple(shifts),
         updates=tuple(measured),
+        preflight=last,
         forecast=told,
+        comparison=compared,
         task=task,
         task_known=task_known,
     )

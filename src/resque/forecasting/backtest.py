@@ -17,6 +17,7 @@ from resque.forecasting.outcome import outcome_of
 from resque.forecasting.outlook import Outlook
 from resque.forecasting.predictors import CHANGE, known_of, logit, share_of
 from resque.history.records import Accuracy, Recipe, Target, checked_target, fields_of
+from resque.notebook import shown_in_notebook
 
 if TYPE_CHECKING:
     from resque.forecasting.regression import Floats
@@ -104,6 +105,8 @@ class Backtest:
     target: Target
     foretold: tuple[Foretold, ...]
     scores: tuple[Score, ...]
+
+    _repr_html_ = shown_in_notebook
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as plain JSON types."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from resque.forecasting.experience import Distribution
 from resque.history.records import Grid, Recipe, Target, fields_of, target_to_dict
+from resque.notebook import shown_in_notebook
 from resque.representation.signature import Signature
 
 FORMAT = "resque.Forecast/1"
@@ -137,6 +138,8 @@ class Forecast:
     distributions: Mapping[str, Distribution] = field(
         default_factory=dict, compare=False, repr=False
     )
+
+    _repr_html_ = shown_in_notebook
 
     def estimates(self) -> dict[str, Estimate | None]:
         """Return the estimate of each measure by name."""

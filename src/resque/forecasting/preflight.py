@@ -28,6 +28,7 @@ from resque.measure.batches import TrainingData, labels_of, places_of
 from resque.measure.machine import hardware_of
 from resque.measure.probe import FEWEST_STEPS, Probe, probe
 from resque.measure.retrain import started
+from resque.notebook import shown_in_notebook
 from resque.representation.sampling import stratified_sample
 from resque.representation.signature import Signature
 from resque.representation.stream import device_of, same_random_state
@@ -99,6 +100,8 @@ class Preflight:
     hardware: Hardware
     signature: Signature
     notes: tuple[str, ...] = field(default=())
+
+    _repr_html_ = shown_in_notebook
 
     def to_dict(self) -> dict[str, Any]:
         """Return the pre-flight as plain JSON types."""

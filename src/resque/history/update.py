@@ -22,6 +22,7 @@ from resque.history.records import (
     target_from_dict,
     target_to_dict,
 )
+from resque.notebook import shown_in_notebook
 from resque.representation.signature import Signature
 
 # Of the record as JSON; a newer one is refused.
@@ -174,6 +175,8 @@ class Update:
     labels: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     curve: tuple[Point, ...] = ()
+
+    _repr_html_ = shown_in_notebook
 
     @property
     def id(self) -> str:

@@ -14,6 +14,7 @@ from scipy import optimize, special, stats
 from resque.errors import InputError, NotComparableError, nearest
 from resque.index.profile import ClassProfile
 from resque.index.sums import ClassSums
+from resque.notebook import shown_in_notebook
 from resque.representation.signature import Signature
 
 Labels = Literal["true", "predicted"]
@@ -121,6 +122,8 @@ class ShiftIndex:
     accuracy_after: float | None
     warnings: tuple[str, ...]
     signature: Signature
+
+    _repr_html_ = shown_in_notebook
 
     @property
     def per_class(self) -> dict[str, float]:

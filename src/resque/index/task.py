@@ -13,6 +13,7 @@ import numpy as np
 
 from resque.errors import InputError, NotComparableError
 from resque.index.sums import natural_order
+from resque.notebook import shown_in_notebook
 from resque.representation.signature import Signature
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class TaskIndex:
     variants: Mapping[str, float] | None
     warnings: tuple[str, ...]
     signature: Signature
+
+    _repr_html_ = shown_in_notebook
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, TaskIndex):

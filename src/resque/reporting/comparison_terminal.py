@@ -22,11 +22,12 @@ _WORDS = {
 _UNITS = (("h", 3600.0), ("min", 60.0))
 
 
-def comparison_view(found: Comparison) -> RenderableType:
+def comparison_view(found: Comparison, *, warnings: bool = True) -> RenderableType:
     """Return the answer, the options side by side, and what would change it.
 
     Args:
         found: from `resque.compare`.
+        warnings: whether what to know of the forecasts is said.
     """
     measures = [m for m in _WORDS if any(one.costs[m] is not None for one in found.options)]
     table = Table(box=None, pad_edge=False)
@@ -63,7 +64,7 @@ def comparison_view(found: Comparison) -> RenderableType:
     notes = dict.fromkeys(
         note for one in found.options if one.forecast for note in one.forecast.notes
     )
-    lines += [f"warning: {note}" for note in notes]
+    lines += [f"warning: {note}" for note in notes if warnings]
     # Long names of options must not break the answer.
     return Group(Text(found.answer, style="bold"), Text(), table, *map(Text, lines))
 

@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from resque.reporting.comparison_terminal import comparison_view
+
 if TYPE_CHECKING:
     from resque.forecasting.backtest import Backtest
     from resque.forecasting.budget import Judged
@@ -130,6 +132,16 @@ def demo_view(demo: Any) -> RenderableType:
         ]
     if demo.forecast is not None:
         measured += _forecast_and_truth(demo.forecast, demo.updates[-1])
+    if demo.comparison is not None:
+        measured += [
+            Text(
+                "What could be done at that time, to reach "
+                f"{demo.comparison.target.value:g} in the least time:"
+            ),
+            comparison_view(demo.comparison, warnings=False),
+            Text(_taken(demo.updates[-1])),
+            Text(),
+        ]
     task, known = demo.task, demo.task_known
     return Group(
         Text("A network that knows all ten digits, on digits it has not seen, shifted:"),
@@ -171,6 +183,15 @@ def _forecast_and_truth(forecast: Forecast, row: Any) -> list[RenderableType]:
         ),
         Text(),
     ]
+
+
+def _taken(row: Any) -> str:
+    """Return what the trainings of the last update of the demonstration took."""
+    told = [
+        f"{way} {update.duration_s:.2g} s" + ("" if update.reached else ", without reaching it")
+        for way, update in (("retrain", row.retrained), ("from scratch", row.scratch))
+    ]
+    return f"  It then took: {'; '.join(told)}"
 
 
 def update_view(update: Update) -> RenderableType:
