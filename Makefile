@@ -7,7 +7,7 @@ RUNS_QUIETLY := PIP_PROGRESS_BAR=off
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: demo test test-slow check bench corpus docs clean
+.PHONY: demo test test-slow test-browser check bench corpus docs clean
 
 demo: .venv/.resque
 	$(BIN)/resque demo
@@ -17,6 +17,12 @@ test: .venv/.developing .venv/.resque
 
 test-slow: .venv/.developing .venv/.resque
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# Needs chromium (apt-get install chromium); with RESQUE_AXE=axe.min.js (npm install axe-core) the
+# page is checked for accessibility as well.
+test-browser: .venv/.developing .venv/.resque
+	$(PIP) install --quiet --constraint constraints.txt --group browser
+	$(BIN)/python -m pytest tests/test_report_browser.py
 
 check: .venv/.developing .venv/.resque
 	$(BIN)/ruff check .

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resque.experiments.digits import digits_demo
-from resque.forecasting.preflight import Preflight
 from resque.reporting.html import Report, report
 
 # The factory of updates is that of the tests.
@@ -27,10 +26,10 @@ UPDATES, QUICK_UPDATES = 200, 50
 AT_MOST_S, AT_MOST_MB = 3.0, 2.0
 
 ABOUT = f"""\
-A report of an index, a task, a pre-flight, a forecast and the updates of a small run on the
-digits, and the same with a history of {UPDATES} updates: seconds from the objects to the file,
-after what it needs has been imported, and megabytes (1e6 bytes) of the file. The first report of a
-process, which is the one that users wait for, is a row of its own; the others are medians.
+A report of all that a small run on the digits finds, and the same with a history of {UPDATES}
+updates: seconds from the objects to the file, after what it needs has been imported, and megabytes
+(1e6 bytes) of the file. The first report of a process, which is the one that users wait for, is a
+row of its own; the others are medians.
 """
 COLUMNS = ("what", "runs", "found")
 
@@ -75,15 +74,14 @@ def _of_digits() -> Report:
         epochs=2, levels={"gaussian noise": (0.0,)}, meter="none", confidence_level=0.5,
         updates=(("gaussian noise", 0.1), ("gaussian blur", 0.6)),
     )  # fmt: skip
-    last = demo.updates[-1]
-    assert last.retrained.preflight is not None
     return report(
-        shift=last.index,
+        shift=demo.updates[-1].index,
         task=demo.task,
-        preflight=Preflight.from_dict(last.retrained.preflight),
+        preflight=demo.preflight,
         forecast=demo.forecast,
+        comparison=demo.comparison,
         history=[u for row in demo.updates for u in (row.retrained, row.scratch)],
-        command="resque report --preflight known.json",
+        command="resque demo",
     )
 
 

@@ -26,6 +26,7 @@ import peak_memory
 import predicted_labels
 import probe_and_run
 import recorder
+import report
 import rivals
 import speedup
 import startup
@@ -49,6 +50,7 @@ BENCHMARKS = {
         rivals,
         history_store,
         compare_models,
+        report,
     )
 }
 HERE = Path(__file__).resolve().parent

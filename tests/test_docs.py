@@ -43,7 +43,7 @@ SET_UP = ("git clone ", "cd ", "make ", "pip install ", "python -m venv ", "pyth
 SHELLS = ("bash", "console", "sh", "shell")
 SHOWN_ONLY = ("text", "toml", "yaml", "json", "bibtex")
 # Pages may show what an extra is for; without the extra they are skipped, by name.
-OPTIONAL = ("matplotlib", "timm", "torchvision", "transformers")
+OPTIONAL = ("jinja2", "matplotlib", "timm", "torchvision", "transformers")
 
 _FENCE = re.compile(
     r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\S*)[^\n]*\n"

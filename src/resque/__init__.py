@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from resque.decision.drift import Drift
     from resque.decision.option import FromScratch, Keep, Prices, Retrain
     from resque.decision.plan import Plan, plan
-    from resque.decision.schedules import Schedule
     from resque.errors import (
         InputError,
         MissingExtraError,
@@ -89,7 +88,6 @@ _ROOMS = {
     "ResqueWarning": "resque.errors",
     "Retrain": "resque.decision.option",
     "Retrained": "resque.measure.retrain",
-    "Schedule": "resque.decision.schedules",
     "ShiftIndex": "resque.index.shift",
     "Signature": "resque.representation.signature",
     "TaskIndex": "resque.index.task",
@@ -150,7 +148,6 @@ __all__ = [
     "ResqueWarning",
     "Retrain",
     "Retrained",
-    "Schedule",
     "ShiftIndex",
     "Signature",
     "TaskIndex",
