@@ -53,7 +53,7 @@ class Distribution:
     updates: int | None = None
 
     def quantile(self, share: float) -> float:
-        """Return the value that such a share of updates to come stays at or below.
+        """Return the value that such a share of updates to come stays at or below. Equation 16.
 
         The update to come counts as one more, at the far end, so that few values make wide
         intervals: weighted conformal prediction, Tibshirani et al., arXiv:1904.06019. NaN where
@@ -169,6 +169,8 @@ class Learned:
 
     def errors(self, unseen: Sequence[str], share: float = 0.5) -> Floats:
         """Return by how many standard deviations each row was missed (rows,); NaN for none.
+
+        The r of method.md, equation 16.
 
         A censored row lies beyond its bound, as a normal distribution cut off there does.
 

@@ -257,7 +257,7 @@ class _Asked:
     level: float
 
     def forecast(self, costs: _Costs, grid: Grid | None) -> Forecast:
-        """Return the estimates of all measures."""
+        """Return the estimates of all measures; of time, energy and carbon by equation 18."""
         epochs, reaches = self.outlook.epochs()
         found: dict[str, Distribution] = {"epochs": epochs}
         missing: dict[str, str] = {}

@@ -79,7 +79,7 @@ class Outlook:
         return Distribution(np.minimum(epochs, most), found.weights, found.updates), reaches
 
     def _epochs_to(self, target: Accuracy) -> tuple[Distribution, float]:
-        """Return the same for an accuracy, from the learning curves that the update may have.
+        """Return the same for an accuracy, from the learning curves it may have. Equation 17.
 
         Each known update gives one: what is foretold, and at each epoch the error that was made
         with that update, so that curves stay as smooth as they are.
