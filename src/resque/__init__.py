@@ -1,4 +1,4 @@
-"""How far data have moved from what a trained model knows, before anything is retrained.
+"""What updating a trained model would cost, and the cheapest option that does the job.
 
 `import resque` loads neither torch nor anything else that is heavy: each public name is
 imported from its room of the house when it is first used.

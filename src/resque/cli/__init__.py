@@ -36,7 +36,7 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 app = typer.Typer(
     name="resque",
-    help="How far data have moved from what a trained model knows, before anything is retrained.",
+    help="What updating a trained model would cost, and the cheapest option that does the job.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
