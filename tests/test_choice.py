@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -156,8 +158,10 @@ def test_money_is_hours_and_energy() -> None:
         ({"per_kwh": -1.0}, "per_kwh must be a price of 0 or more; got -1.0"),
         ({"per_hour": float("nan")}, "per_hour must be a price of 0 or more; got nan"),
         ({"per_hour": "3"}, "per_hour must be a price of 0 or more; got '3'"),
+        ({"per_kwh": True}, "per_kwh must be a price of 0 or more; got True"),
+        ({"per_kwh": 1.0, "currency": 3}, "currency must be a text such as 'EUR'; got 3"),
     ],
 )
-def test_bad_prices(prices: dict[str, float], message: str) -> None:
+def test_bad_prices(prices: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Prices(**prices)

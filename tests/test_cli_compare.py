@@ -16,7 +16,7 @@ from torch import nn
 
 import resque
 from resque.cli import main
-from resque.decision import candidate
+from resque.decision import candidate, options_file
 from resque.decision.candidate import load_candidate
 from resque.decision.options_file import read_options
 from test_cli_forecast import images, network, updates
@@ -154,6 +154,22 @@ def test_what_was_looked_at_is_not_looked_at_again(
     np.savez("new.npz", x=np.concatenate([pixels, pixels]), y=np.concatenate([labels, labels]))
     compare(file, *OWN)
     assert looked == ["preflight"] * 3
+    # Seconds of another machine, and what another version made of the data, are none of ours.
+    monkeypatch.setattr(options_file, "hardware_name", lambda device: f"another {device}")
+    compare(file, *OWN)
+    assert looked == ["preflight"] * 4
+    monkeypatch.setattr(options_file, "installed_version", lambda: "0")
+    compare(file, *OWN)
+    assert looked == ["preflight"] * 5
+
+
+def test_a_calibration_is_part_of_what_was_looked_at(compare: Compare) -> None:
+    """Joules that were read without it are not taken for calibrated ones."""
+    file = write(HEAD, KEEP)
+    assert compare(file, *OWN)[0] in (0, 1)
+    status, _, err = compare(file, *OWN, "--calibration", "wall.json")
+    assert status == 2
+    assert "There is nothing at 'wall.json'" in err
 
 
 def test_interrupted_and_resumed(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +253,21 @@ def test_money_and_a_grid_of_its_own(compare: Compare) -> None:
     assert one["forecast"]["grid"]["code"] == "SWE"
 
 
+def test_the_command_line_replaces_what_it_names(compare: Compare) -> None:
+    """One price and the PUE; the other price, the currency and the grid stay those of the file."""
+    file = write(
+        HEAD, 'grid = "FRA"\n', RETRAIN,
+        "[prices]\nper_hour = 3.0\nper_kwh = 0.0\ncurrency = 'EUR'\n",
+    )  # fmt: skip
+    (told,) = json.loads(compare(file, *OWN, "--json")[1])["options"]
+    asked = ("--price-per-hour", "6", "--pue", "1.5", "--json")
+    (one,) = json.loads(compare(file, *OWN, *asked)[1])["options"]
+    assert one["money"]["median"] == pytest.approx(2 * told["money"]["median"])
+    assert (told["money"]["unit"], one["money"]["unit"]) == ("EUR", "EUR")
+    grids = [each["forecast"]["grid"] for each in (told, one)]
+    assert [(grid["code"], grid["pue"]) for grid in grids] == [("FRA", 1.0), ("FRA", 1.5)]
+
+
 def test_the_file_of_the_documentation_is_understood() -> None:
     """All its keys are known, once there are such data."""
     page = (Path(__file__).parents[1] / "docs" / "compare.md").read_text()
@@ -290,6 +321,21 @@ def test_the_file_of_the_documentation_is_understood() -> None:
         ((HEAD, KEEP), ("--preflights", "new.npz"), "'new.npz' is a file; expected a folder"),
         ((HEAD.replace("std = [0.5, 0.5, 0.5]", "std = ['a']"), KEEP), (),
          "std of option 'keep it' of options.toml must be made of numbers; got ['a']"),
+        ((HEAD.replace("image_size = 8", "image_size = []"), KEEP), (),
+         "image_size of option 'keep it' of options.toml must be made of numbers; got []"),
+        ((HEAD.replace("image_size = 8", "image_size = [8.5]"), KEEP), (),
+         "must be one or two whole numbers above 0; got [8.5]"),
+        ((HEAD.replace("image_size = 8", "image_size = [true]"), KEEP), (),
+         "must be made of numbers; got [True]"),
+        ((HEAD.replace("confidence_level = 0.5", "confidence_level = 0"), KEEP), (),
+         "confidence_level must be above 0 and below 1; got 0"),
+        ((HEAD, "pue = 1.5\n", KEEP), (), "pue of options.toml says something of a grid"),
+        ((HEAD, 'grid = "FRA"\n', KEEP, "pue = 1.5\n"), (),
+         "pue of option 'keep it' of options.toml says something of a grid"),
+        ((HEAD, RETRAIN, "seconds_per_step = -1\n"), (),
+         "seconds_per_step of option 'retrain' of options.toml must be above 0; got -1"),
+        ((HEAD, KEEP), ("--pue", "1.5"), "--pue says something of a grid"),
+        ((HEAD, KEEP), ("--currency", "EUR"), "--currency is that of prices"),
         (("training = ",), (), "is no TOML file"),
     ],
 )  # fmt: skip
@@ -315,4 +361,4 @@ def test_an_empty_history(compare: Compare) -> None:
     words = ("--no-corpus", "--history", "sqlite:///empty.db", "--meter", "none")
     status, out, err = compare(write(HEAD, KEEP), *words)
     assert (status, out) == (2, "")
-    assert "update" in err
+    assert "the history is empty, and the corpus is not used" in err

@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy.stats import binom
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 import resque
 from resque.decision.candidate import Candidate, candidate, load_candidate
@@ -94,6 +95,13 @@ def test_a_model_that_is_good_enough_is_kept(forecaster: Forecaster) -> None:
     costs = [cost for cost in found.option("keep").costs.values() if cost]
     assert [cost.unit for cost in costs] == ["epochs", "s", "kWh"]
     assert all((cost.median, cost.lower, cost.upper) == (0.0, 0.0, 0.0) for cost in costs)
+
+
+def test_kept_models_tie(forecaster: Forecaster) -> None:
+    """Both cost nothing; the surer one is named first, and the answer names the other."""
+    found = compared(forecaster, replace(kept(94), name="old"), replace(kept(95), name="new"))
+    assert (found.recommended, found.ties) == ("new", ("old",))
+    assert found.answer.endswith("% probability; it cannot be told from old in time")
 
 
 def test_few_examples_do_not_prove_a_kept_model_good(forecaster: Forecaster) -> None:
@@ -277,11 +285,48 @@ def test_a_candidate_is_saved_and_read(tmp_path: Any) -> None:
     option.save(tmp_path / "one.json")
     assert load_candidate(tmp_path / "one.json") == option
     (tmp_path / "two.json").write_text("{}")
-    with pytest.raises(InputError, match="no option that was looked at"):
+    with pytest.raises(InputError, match=r"two.json' holds no option: .* Delete it\."):
         load_candidate(tmp_path / "two.json")
 
 
+class Numbered(Dataset[tuple[torch.Tensor, int]]):
+    """Examples whose labels are not known before they are loaded."""
+
+    def __len__(self) -> int:
+        return 120
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
+        inputs, labels = problem(1)
+        return inputs[place], int(labels[place])
+
+
+def test_a_kept_model_takes_what_a_preflight_takes() -> None:
+    """A Dataset without names of classes: a label is the output of that number."""
+    pair = candidate(resque.Keep(network()), problem(1), progress=False)
+    for data in (Numbered(), DataLoader(Numbered(), batch_size=16)):
+        assert candidate(resque.Keep(network()), data, progress=False) == pair
+
+
 # --- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (resque.Keep(nn.Linear(6, 3)), "options must be a list, .*; got Keep"),
+        ([nn.Linear(6, 3)], "An option is a resque.Keep, Retrain or FromScratch; got Linear"),
+        ([resque.Keep(nn.Linear(6, 3), 3)], "The name of an option must be a text; got 3"),
+        ([resque.Retrain(nn.Linear(6, 3), grid="FRB")], "There is no grid 'FRB'"),
+        ([resque.Retrain(nn.Linear(6, 3), seconds_per_step=0)],
+         "seconds_per_step of 'retrain' must be above 0; got 0"),
+    ],
+)  # fmt: skip
+def test_impossible_options(options: Any, message: str) -> None:
+    """They are told before any model is looked at."""
+    seen: list[str] = []
+    with pytest.raises(InputError, match=message):
+        resque.compare(options, problem(1), target=TARGET, meter="none", each=seen.append)
+    assert not seen
 
 
 @pytest.mark.parametrize(
@@ -291,6 +336,7 @@ def test_a_candidate_is_saved_and_read(tmp_path: Any) -> None:
         ({"by": "kW"}, "by must be one of kwh, kg, hours, money; got 'kW'"),
         ({"by": "kg"}, r"Carbon \(by='kg'\) needs the grid"),
         ({"by": "money"}, r"Money \(by='money'\) needs prices"),
+        ({"prices": {"per_kwh": 1.0}}, r"prices must be resque.Prices, .*; got {'per_kwh': 1.0}"),
         ({"confidence_level": 1.0}, "got 1.0"),
         ({"by": "kwh"}, "retrain: its energy is not known: the pre-flight measured no joules"),
     ],
@@ -313,6 +359,8 @@ def test_names_are_told_apart(forecaster: Forecaster) -> None:
         compared(forecaster, retrained("retrain"), retrained("retrain"))
     with pytest.raises(InputError, match="There is nothing to compare"):
         compared(forecaster)
+    with pytest.raises(InputError, match="no option 'keeep'; it has 'keep'"):
+        compared(forecaster, kept(90)).option("keeep")
 
 
 def test_an_empty_history() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resque.experiments import decision_evaluation
+from resque.experiments import decision_evaluation, decision_page
 from resque.experiments.decision_evaluation import (
     Forecasts,
     Played,
@@ -127,6 +128,30 @@ def test_simple_rules() -> None:
         "LogME's choice": "vgg16 weights",
         "always keep the network": "keep vgg16",
     }
+
+
+def test_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It says where nothing had to be trained, and which simple rule costs less, if one does."""
+
+    class Dear:
+        def __init__(self, updates: Any) -> None:
+            assert updates is UPDATES
+
+        def rule(self, level: float) -> Any:
+            return lambda question: max(question.options, key=question.cost)
+
+    monkeypatch.setattr(decision_page, "Forecasts", Dear)
+    text = decision_page.decision_page(UPDATES, tmp_path).read_text()
+    print(text)
+    assert "5 questions. In 1 of them a network is at the target as it is" in text
+    assert "asked in the other 4." in text
+    assert "a question has 5 to 5." in text
+    assert "cost, is missed: " in text
+    assert "The rule always retrain the same network costs less." in text
+    assert "The corpus asks no such question." in text
+    monkeypatch.setattr(Dear, "rule", lambda *_: lambda question: question.cheapest)
+    text = decision_page.decision_page(UPDATES, tmp_path).read_text()
+    assert "cost, is met: 1.00 with the default of 90 %." in text
 
 
 def test_what_is_asked_for_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -596,6 +596,7 @@ def test_updates_are_forecast_at_indices() -> None:
         ({"period_days": 0}, "period_days must be above 0; got 0"),
         ({"share": 1.5}, "share must be above 0 and at most 1; got 1.5"),
         ({"paths": 10}, "paths must be 100 or more; got 10"),
+        ({"history": []}, "A forecaster has its history already; give forecaster= or history="),
         ({"seed": -1}, "seed must be a whole number of 0 or more; got -1"),
         ({"confidence_level": 90}, "confidence_level must be above 0 and below 1; got 90"),
         ({"drift": 0.1}, r"Drift\(per_year=0.1, spread=0.02\); got 0.1"),

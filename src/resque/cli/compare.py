@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from resque.errors import InputError, in_words
 
 if TYPE_CHECKING:
     from resque.decision.candidate import Candidate
+    from resque.decision.option import Prices
     from resque.decision.options_file import OptionsFile
 
 _NOTHING_REACHES, _SOME_FAILED = 1, 2
@@ -59,7 +61,9 @@ def compare(
     pue: options.Pue = 1.0,
     price_per_kwh: Annotated[float | None, _price("Of a kilowatt-hour.")] = None,
     price_per_hour: Annotated[float | None, _price("Of an hour of the machine.")] = None,
-    currency: Annotated[str, typer.Option(help="Of the prices.", rich_help_panel=_MONEY)] = "",
+    currency: Annotated[
+        str | None, typer.Option(help="Of the prices.", rich_help_panel=_MONEY)
+    ] = None,
     preflights: Annotated[
         Path | None,
         typer.Option(
@@ -83,11 +87,11 @@ def compare(
         told, accuracy=accuracy, by=by, confidence_level=confidence_level, grid=grid, pue=pue,
         per_kwh=price_per_kwh, per_hour=price_per_hour, currency=currency,
     )  # fmt: skip
-    from resque.decision.compare import Question, decide
+    from resque.decision.compare import Asked, decide
     from resque.forecasting.forecaster import Forecaster
     from resque.reporting.comparison_terminal import comparison_view
 
-    Question.of(**asked)
+    Asked.of(**asked)
     # Read before the passes over the data: an empty one is known at once.
     forecaster = Forecaster(options.own_history(history), corpus=corpus)
     folder = told.folder if preflights is None else preflights
@@ -105,7 +109,6 @@ def compare(
 
 def _asked(told: OptionsFile, *, grid: str | None, pue: float, **given: Any) -> dict[str, Any]:
     """Return what is asked: what the command line says, else the file."""
-    from resque.decision.option import Prices
     from resque.history.records import Accuracy
 
     accuracy = told.accuracy if given["accuracy"] is None else given["accuracy"]
@@ -114,21 +117,38 @@ def _asked(told: OptionsFile, *, grid: str | None, pue: float, **given: Any) -> 
             f"Which accuracy is to be reached? Say accuracy = 0.9 in {told.path.name}, or "
             "--accuracy."
         )
+    costed = told.grid
+    if grid is not None or costed is None:
+        costed = options.costed(grid, pue)
+    elif pue != 1:
+        costed = options.costed(str(costed.code or costed.grams_per_kwh), pue)
     level = given["confidence_level"]
-    prices = told.prices
-    if given["per_kwh"] is not None or given["per_hour"] is not None:
-        prices = Prices(
-            per_kwh=given["per_kwh"] or 0.0,
-            per_hour=given["per_hour"] or 0.0,
-            currency=given["currency"],
-        )
+    level = told.confidence_level if level is None else level
+    by = told.by if given["by"] is None else given["by"]
     return {
         "target": Accuracy(accuracy),
-        "by": given["by"] or told.by or "kwh",
-        "grid": told.grid if grid is None else options.costed(grid, pue),
-        "prices": prices,
-        "confidence_level": level if level is not None else told.confidence_level or 0.9,
-    }
+        "by": "kwh" if by is None else by,
+        "grid": costed,
+        "prices": _prices(
+            told,
+            per_kwh=given["per_kwh"], per_hour=given["per_hour"], currency=given["currency"],
+        ),
+        "confidence_level": 0.9 if level is None else level,
+    }  # fmt: skip
+
+
+def _prices(told: OptionsFile, **given: Any) -> Prices | None:
+    """Return the prices of the file, with those that the command line names in their place."""
+    from resque.decision.option import Prices
+
+    named = {name: value for name, value in given.items() if value is not None}
+    if not named:
+        return told.prices
+    if told.prices is not None:
+        return replace(told.prices, **named)
+    if named.keys() == {"currency"}:
+        raise InputError("--currency is that of prices; give --price-per-kwh or --price-per-hour.")
+    return Prices(**named)
 
 
 def _looked_at(
@@ -157,7 +177,7 @@ def _looked_at(
         for option in told.options:
             options.say_step(f"looking at {option.name}")
             try:
-                found.append(option.looked_at(folder, meter_once, meter))
+                found.append(option.looked_at(folder, meter_once, meter, calibration=calibration))
             except InputError as error:
                 failures[option.name] = str(error)
             except Exception as error:  # noqa: BLE001  # a user's model can fail in any way

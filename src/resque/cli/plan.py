@@ -14,7 +14,6 @@ from resque.errors import InputError
 if TYPE_CHECKING:
     from resque.decision.drift import Drift
     from resque.forecasting.budget import Budget
-    from resque.history.update import Update
     from resque.index.profile import ClassProfile
     from resque.index.shift import Labels
 
@@ -122,7 +121,7 @@ def plan(
     from resque.reporting.plan_terminal import plan_view
 
     known = load_preflight(preflight)
-    own = _own(history)
+    own = list(options.own_history(history) or ())
     drift: Drift | None = None
     if drift_per_year is not None:
         drift = Drift(per_year=drift_per_year, spread=drift_spread)
@@ -173,14 +172,3 @@ def _budget(**limits: float | None) -> Budget | None:
     from resque.forecasting.budget import Budget
 
     return Budget(**limits) if any(limit is not None for limit in limits.values()) else None
-
-
-def _own(url: str) -> list[Update]:
-    """Return the user's updates; none where there is no history yet."""
-    from resque.history.store import History
-
-    store = History(url)
-    if store.exists:
-        return list(store)
-    typer.echo(f"no own updates: there is no history at {store.url} yet", err=True)
-    return []

@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import torch
+from torch.utils.data import DataLoader, Dataset
+
 from resque.decision.option import FromScratch, Keep, Kind, Option, recipe_of
 from resque.errors import InputError
 from resque.files import existing, written_whole
 from resque.forecasting.preflight import Preflight, preflight
 from resque.history.records import Grid, Recipe
 from resque.index.profile import profile
+from resque.measure.batches import TrainingData, labels_of
+from resque.representation.sources import as_source
+from resque.representation.stream import device_of, same_random_state
+from resque.rivals.observations import observe
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from resque.measure.energy import Meter
 
 FORMAT = "resque.Candidate/1"
@@ -97,6 +106,8 @@ def load_candidate(path: Path | str) -> Candidate:
         return Candidate.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{str(path)!r} holds no option: {error}. Delete it.") from error
+    except InputError as error:
+        raise InputError(f"{str(path)!r} holds no option: {error} Delete it.") from error
 
 
 def candidate(
@@ -172,11 +183,14 @@ def _kept(option: Keep, data: Any, names: list[str] | None, progress: bool) -> C
     """Return how many new examples a model classifies correctly as it is."""
     if data is None:
         raise InputError(f"The option {option.name!r} has no data to be tried on; give data=.")
+    names = _numbers_of_outputs(option.model, data) if names is None else names
     outputs = profile(option.model, data, class_names=names, progress=progress).outputs
     if outputs is None or not outputs.labelled:
         raise InputError(
             f"The option {option.name!r} cannot be judged: the data have no labels, or the model "
-            "has no output for their classes. Give data=, labelled, or leave the option out."
+            "has not one output for each of their classes. Name one class for each output in "
+            "their order (class_names=, classes in a file), give data=, labelled, or leave the "
+            "option out."
         )
     return Candidate(
         name=option.name,
@@ -184,3 +198,21 @@ def _kept(option: Keep, data: Any, names: list[str] | None, progress: bool) -> C
         correct=int(outputs.correct.sum()),
         examples=int(outputs.counts.sum()),
     )
+
+
+def _numbers_of_outputs(model: nn.Module, data: Any) -> list[str] | None:
+    """Return "0", "1", ... for the outputs of a model; None where labels are known beforehand.
+
+    A label that is a bare number means the output of that number, as in cross-entropy and in
+    `preflight`. Labels that are known beforehand name themselves (docs/decisions/0006).
+    """
+    if not isinstance(data, Dataset | DataLoader) or labels_of(data) is not None:
+        return None
+    if as_source(data).class_names is not None:
+        return None
+    with same_random_state(device_of(model)):
+        known = TrainingData.of(data, data, Recipe())
+        with known.undisturbed():
+            one = [(known.first_inputs(1), torch.zeros(1, dtype=torch.int64))]
+    scores = observe(model, one, maps=False, progress=False).probabilities
+    return None if scores is None else list(map(str, range(scores.shape[1])))

@@ -9,9 +9,12 @@ import numpy as np
 
 from resque.errors import InputError
 from resque.forecasting.experience import Distribution
+from resque.forecasting.regression import Floats
 
 # Probabilities of the target nearer to each other than this are one.
 _ALIKE = 0.01
+# Quantiles of which a sum is made.
+_STEPS = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,7 @@ def free() -> Distribution:
 
 
 def choice_of(priced: Sequence[Priced], probability: float) -> Choice:
-    """Return the cheapest option that reaches the target with a probability, by median cost.
+    """Return the cheapest option that reaches the target, by median cost. method.md, equation 19.
 
     An option ties with it that reaches the target as surely and would cost less in more than one
     tail of an interval of that level. Costs are taken to be independent, though forecasts for the
@@ -129,20 +132,25 @@ def together(one: Distribution, other: Distribution) -> Distribution:
         other: of another.
     """
     shares = (np.arange(_STEPS) + 0.5) / _STEPS
-    total = _quantiles(one, shares) + _quantiles(other, shares)
+    total = quantiles(one, shares) + quantiles(other, shares)
     count = min(one.weights.sum(), other.weights.sum())
     updates = min(d.updates or len(d.values) for d in (one, other))
     return Distribution(total, np.full(_STEPS, count / _STEPS), updates)
 
 
-_STEPS = 400
+def quantiles(distribution: Distribution, shares: Floats) -> Floats:
+    """Return what a number stays at or below with these shares (shares,), as it was drawn.
 
+    Unlike `Distribution.quantile` these leave no room for an update to come.
 
-def _quantiles(distribution: Distribution, shares: np.ndarray) -> np.ndarray:
+    Args:
+        distribution: of the number.
+        shares: above 0 and below 1.
+    """
     order = np.argsort(distribution.values)
     reached = np.cumsum(distribution.weights[order])
     places = np.searchsorted(reached, shares * reached[-1])
-    found: np.ndarray = distribution.values[order][np.minimum(places, len(order) - 1)]
+    found: Floats = distribution.values[order][np.minimum(places, len(order) - 1)]
     return found
 
 

@@ -13,7 +13,7 @@ from scipy.stats import beta
 from resque.decision.candidate import Candidate, candidate
 from resque.decision.choice import Choice, Priced, choice_of, free
 from resque.decision.comparison import MEASURES, Change, Compared, Comparison
-from resque.decision.option import By, Option, Prices
+from resque.decision.option import By, FromScratch, Keep, Option, Prices, Retrain
 from resque.errors import InputError, in_words, nearest
 from resque.forecasting.experience import Distribution
 from resque.forecasting.forecast import UNITS, Estimate, Forecast
@@ -94,10 +94,10 @@ def compare(
         >>> [option.name for option in found.options]
         ['keep', 'retrain']
     """
-    asked = Question.of(
+    asked = Asked.of(
         target=target, by=by, confidence_level=confidence_level, grid=grid, prices=prices
     )
-    _check_names([option.name for option in options])
+    options = _checked_options(options)
     # Read before the passes over the data: an empty one is known at once.
     forecaster = Forecaster(history, corpus=corpus)
     looked: list[Candidate] = []
@@ -152,7 +152,7 @@ def decide(
         >>> decide([kept], target=Accuracy(0.99)).recommended is None
         True
     """
-    asked = Question.of(
+    asked = Asked.of(
         target=target, by=by, confidence_level=confidence_level, grid=grid, prices=prices
     )
     failed = dict(failures or {})
@@ -161,7 +161,7 @@ def decide(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class Asked:
     """What is asked of options; see `compare`.
 
     Attributes:
@@ -187,7 +187,7 @@ class Question:
         confidence_level: float,
         grid: float | str | Grid | None,
         prices: Prices | None,
-    ) -> Question:
+    ) -> Asked:
         """Return what is asked.
 
         Args:
@@ -214,11 +214,42 @@ class Question:
         found = grid_of(grid)
         if by == "kg" and found is None:
             raise InputError("Carbon (by='kg') needs the grid of the energy; give grid=.")
+        if prices is not None and not isinstance(prices, Prices):
+            raise InputError(
+                f"prices must be resque.Prices, such as Prices(per_hour=2.5); got {prices!r}."
+            )
         if by == "money" and prices is None:
             raise InputError("Money (by='money') needs prices=resque.Prices(per_kwh=..., ...).")
         return cls(
             target=target, by=by, confidence_level=confidence_level, grid=found, prices=prices
         )
+
+
+def _checked_options(options: Any) -> tuple[Option, ...]:
+    """Return the options, or raise InputError for what would fail after long work."""
+    if isinstance(options, str) or not isinstance(options, Iterable):
+        raise InputError(
+            "options must be a list, such as [resque.Keep(model), resque.Retrain(model)]; got "
+            f"{type(options).__name__}."
+        )
+    several = tuple(options)
+    for option in several:
+        if not isinstance(option, Keep | Retrain | FromScratch):
+            raise InputError(
+                "An option is a resque.Keep, Retrain or FromScratch; got "
+                f"{type(option).__name__}. Say what is to be done with it: resque.Keep(model)."
+            )
+        if not isinstance(option.name, str):
+            raise InputError(f"The name of an option must be a text; got {option.name!r}.")
+        if isinstance(option, Keep):
+            continue
+        grid_of(option.grid)
+        for name in ("seconds_per_step", "joules_per_step"):
+            given = getattr(option, name)
+            if given is not None and not (math.isfinite(given) and given > 0):
+                raise InputError(f"{name} of {option.name!r} must be above 0; got {given!r}.")
+    _check_names([option.name for option in several])
+    return several
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -269,7 +300,7 @@ class _Told:
 def _decided(
     candidates: Sequence[Candidate],
     forecaster: Forecaster,
-    asked: Question,
+    asked: Asked,
     failures: dict[str, str],
     *,
     changes: bool = True,
@@ -306,11 +337,11 @@ def _decided(
     )
 
 
-def _choice(told: Sequence[_Told], asked: Question) -> Choice:
+def _choice(told: Sequence[_Told], asked: Asked) -> Choice:
     return choice_of([p for one in told if (p := one.priced(asked.by))], asked.confidence_level)
 
 
-def _told(one: Candidate, forecaster: Forecaster, asked: Question) -> _Told:
+def _told(one: Candidate, forecaster: Forecaster, asked: Asked) -> _Told:
     """Return what is foretold of an option."""
     units: dict[str, str] = {**UNITS, "money": asked.prices.currency if asked.prices else ""}
     missing = {} if asked.prices else {"money": "no prices were given"}
@@ -345,7 +376,8 @@ def _told(one: Candidate, forecaster: Forecaster, asked: Question) -> _Told:
     if asked.prices is not None:
         money = asked.prices.of(known)
         if money is None:
-            missing["money"] = missing.get("energy_kwh") or missing["duration_s"]
+            of = "energy_kwh" if asked.prices.per_kwh and "energy_kwh" in missing else "duration_s"
+            missing["money"] = missing[of]
         else:
             known["money"] = money
             costs["money"] = estimate_of(
@@ -362,7 +394,7 @@ def _told(one: Candidate, forecaster: Forecaster, asked: Question) -> _Told:
     )
 
 
-def _of_kept(one: Candidate, asked: Question) -> tuple[float, Estimate]:
+def _of_kept(one: Candidate, asked: Asked) -> tuple[float, Estimate]:
     """Return the probability that a kept model is at the target, and its accuracy.
 
     As far as so many examples tell: Jeffreys interval, Brown, Cai and DasGupta, "Interval
@@ -396,7 +428,7 @@ def _compared(one: _Told, choice: Choice) -> Compared:
 
 
 def _changes(
-    told: Sequence[_Told], choice: Choice, forecaster: Forecaster, asked: Question
+    told: Sequence[_Told], choice: Choice, forecaster: Forecaster, asked: Asked
 ) -> Iterator[Change]:
     yield from _by_other_measures(told, choice, asked)
     yield from _on_another_grid(told, choice, asked)
@@ -405,7 +437,7 @@ def _changes(
     yield from _with_more_data(candidates, choice, forecaster, asked)
 
 
-def _by_other_measures(told: Sequence[_Told], choice: Choice, asked: Question) -> Iterator[Change]:
+def _by_other_measures(told: Sequence[_Told], choice: Choice, asked: Asked) -> Iterator[Change]:
     if choice.recommended is None:
         return
     for by, (_, word) in MEASURES.items():
@@ -419,7 +451,7 @@ def _by_other_measures(told: Sequence[_Told], choice: Choice, asked: Question) -
             )
 
 
-def _on_another_grid(told: Sequence[_Told], choice: Choice, asked: Question) -> Iterator[Change]:
+def _on_another_grid(told: Sequence[_Told], choice: Choice, asked: Asked) -> Iterator[Change]:
     """Yield how clean the grid of an option must be for it to have the least carbon."""
     if asked.by != "kg" or choice.recommended is None:
         return
@@ -441,16 +473,17 @@ def _on_another_grid(told: Sequence[_Told], choice: Choice, asked: Question) -> 
 
 
 def _with_other_targets(
-    candidates: Sequence[Candidate], choice: Choice, forecaster: Forecaster, asked: Question
+    candidates: Sequence[Candidate], choice: Choice, forecaster: Forecaster, asked: Asked
 ) -> Iterator[Change]:
     """Yield the next lower and the next higher target that has another answer."""
-    for sign in (-1, 1):
+    # Where nothing reaches the target, nothing reaches a higher one.
+    for sign in (-1,) if choice.recommended is None else (-1, 1):
         for step in range(1, _TARGET_STEPS + 1):
             value = round(asked.target.value + sign * step * _TARGET_STEP, 6)
             if not 0 < value < 1:
                 break
             found = _recommended(candidates, forecaster, replace(asked, target=Accuracy(value)))
-            if found != choice.recommended and not (sign > 0 and choice.recommended is None):
+            if found != choice.recommended:
                 yield Change(
                     kind="target",
                     what=f"a target of {value:g}",
@@ -461,7 +494,7 @@ def _with_other_targets(
 
 
 def _with_more_data(
-    candidates: Sequence[Candidate], choice: Choice, forecaster: Forecaster, asked: Question
+    candidates: Sequence[Candidate], choice: Choice, forecaster: Forecaster, asked: Asked
 ) -> Iterator[Change]:
     larger = [
         one if one.preflight is None else replace(one, preflight=with_more(one.preflight))
@@ -477,7 +510,7 @@ def _with_more_data(
 
 
 def _recommended(
-    candidates: Sequence[Candidate], forecaster: Forecaster, asked: Question
+    candidates: Sequence[Candidate], forecaster: Forecaster, asked: Asked
 ) -> str | None:
     told = []
     for one in candidates:

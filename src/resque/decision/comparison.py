@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from resque.decision.option import By, Kind
+from resque.errors import InputError
 from resque.forecasting.forecast import Estimate, Forecast
 from resque.history.records import Accuracy, fields_of, target_to_dict
 from resque.notebook import shown_in_notebook
@@ -138,8 +139,18 @@ class Comparison:
     _repr_html_ = shown_in_notebook
 
     def option(self, name: str) -> Compared:
-        """Return the option of a name."""
-        return next(one for one in self.options if one.name == name)
+        """Return the option of a name.
+
+        Raises:
+            InputError: there is none of that name; with those that there are.
+        """
+        for found in self.options:
+            if found.name == name:
+                return found
+        raise InputError(
+            f"The comparison has no option {name!r}; it has "
+            f"{', '.join(repr(found.name) for found in self.options)}."
+        )
 
     @property
     def answer(self) -> str:
@@ -159,11 +170,10 @@ class Comparison:
                 f"with {chance}"
             )
         if best.kind == "keep":
-            return (
-                f"{best.name}: {how}, which is the asked {self.target.value:g} with {chance} "
-                "probability"
-            )
-        told = f"{best.name}: {how}, and reaches {self.target.value:g} with {chance} probability"
+            how += f", which is the asked {self.target.value:g} with {chance} probability"
+        else:
+            how += f", and reaches {self.target.value:g} with {chance} probability"
+        told = f"{best.name}: {how}"
         if not self.ties:
             return told
         return f"{told}; it cannot be told from {' or '.join(self.ties)} in {word}"

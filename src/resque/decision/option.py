@@ -143,12 +143,13 @@ class Prices:
     """What training costs in money.
 
     Attributes:
-        per_kwh: price of a kilowatt-hour.
+        per_kwh: price of a kilowatt-hour that the machine uses; where the data centre's own is
+            billed, that times its PUE.
         per_hour: price of an hour of the machine.
         currency: of both.
 
     Raises:
-        InputError: a price is negative, or both are 0.
+        InputError: a price is no number or negative, both are 0, or the currency is no text.
 
     Example:
         >>> Prices(per_kwh=0.3, currency="EUR").per_hour
@@ -162,10 +163,13 @@ class Prices:
     def __post_init__(self) -> None:
         for name in ("per_kwh", "per_hour"):
             price = getattr(self, name)
-            if not isinstance(price, int | float) or not math.isfinite(price) or price < 0:
+            known = isinstance(price, int | float) and not isinstance(price, bool)
+            if not known or not math.isfinite(price) or price < 0:
                 raise InputError(f"{name} must be a price of 0 or more; got {price!r}.")
         if self.per_kwh == self.per_hour == 0:
             raise InputError("Prices need one above 0: per_kwh, per_hour or both.")
+        if not isinstance(self.currency, str):
+            raise InputError(f"currency must be a text such as 'EUR'; got {self.currency!r}.")
 
     def of(self, known: Mapping[str, Distribution]) -> Distribution | None:
         """Return what an update may cost in money; None where its energy or time is not known.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +12,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import torch
+
 from resque.decision.candidate import Candidate, candidate, load_candidate
 from resque.decision.option import FromScratch, Keep, Kind, Option, Prices, Retrain
 from resque.errors import InputError, nearest
 from resque.files import existing
 from resque.forecasting.files import UpdateFiles
 from resque.history.records import Grid, Recipe, fields_of
+from resque.index.shift import checked_level
 from resque.measure.carbon import grid as grid_of
 from resque.representation.models import load_model, untrained_like
 from resque.representation.preprocessing import chosen_preprocessing
+from resque.representation.signature import hardware_name, installed_version
 
 if TYPE_CHECKING:
     from resque.measure.energy import Meter
@@ -75,6 +80,7 @@ _OF_OPTION: _Keys = {
     **_READING,
 }
 _WORDS_FOR_WEIGHTS = ("cached", "random")
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,20 +117,29 @@ class NamedOption:
     seconds_per_step: float | None
     joules_per_step: float | None
 
-    def looked_at(self, folder: Path, meter: Callable[[], Meter], meter_name: str) -> Candidate:
+    def looked_at(
+        self,
+        folder: Path,
+        meter: Callable[[], Meter],
+        meter_name: str,
+        *,
+        calibration: Path | None = None,
+    ) -> Candidate:
         """Return what can be known of the option; looked up once, and kept in a folder.
 
-        What was kept is taken if the option, its files and the meter are what they were.
+        What was kept is taken if the option, its files, the meter with its calibration, the
+        machine and the version of resque are what they were.
 
         Args:
             folder: made where it is missing.
             meter: opens the meter, when it is needed.
             meter_name: its name.
+            calibration: file of the calibration of the meter; None for none.
 
         Raises:
             InputError: model or data cannot be used.
         """
-        path = folder / f"{self._file_name}-{self._digest(meter_name)}.json"
+        path = folder / f"{self._file_name}-{self._digest(meter_name, calibration)}.json"
         if path.exists():
             found = load_candidate(path)
         else:
@@ -141,9 +156,10 @@ class NamedOption:
 
     @property
     def _file_name(self) -> str:
-        return re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-").lower() or "option"
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", self.name)[:_LONGEST_NAME]
+        return plain.strip("-").lower() or "option"
 
-    def _digest(self, meter_name: str) -> str:
+    def _digest(self, meter_name: str, calibration: Path | None) -> str:
         """Return what stands for all that decides what is known of the option."""
         weights = None if self.weights in (None, *_WORDS_FOR_WEIGHTS) else Path(str(self.weights))
         told = {
@@ -154,6 +170,8 @@ class NamedOption:
             "recipe": fields_of(self.recipe),
             "files": [_state_of(path) for path in self.files.paths],
             "reading": {key: str(value) for key, value in self.reading.items()},
+            "calibration": calibration and _state_of(calibration),
+            "made": [installed_version(), *_processors()],
             "rest": [
                 self.device, self.layer, self.pooling, meter_name, self.files.split,
                 self.files.split_validation, self.files.split_before, self.files.class_names,
@@ -230,8 +248,9 @@ def read_options(path: Path | str) -> OptionsFile:
         path: of a TOML file.
 
     Raises:
-        InputError: there is no such file, it is no TOML, a key is unknown or of another type, or
-            two options have one name; with the nearest names that are known.
+        InputError: there is no such file, it is no TOML, a key is unknown or of another type, a
+            number is impossible, or two options have one name; with the nearest names that are
+            known.
     """
     path = existing(path)
     try:
@@ -269,8 +288,10 @@ def read_options(path: Path | str) -> OptionsFile:
         options=options,
         accuracy=told.get("accuracy"),
         by=told.get("by"),
-        grid=grid_of(told.get("grid"), pue=told.get("pue", 1.0)) if "grid" in told else None,
-        confidence_level=told.get("confidence_level"),
+        grid=_grid(told, path.name),
+        confidence_level=(
+            checked_level(told["confidence_level"]) if "confidence_level" in told else None
+        ),
         prices=_prices(told["prices"], path) if "prices" in told else None,
     )
 
@@ -311,7 +332,9 @@ def _option(
         files.check()
     reading = {**common, **{key: told[key] for key in _READING if key in told}}
     device = reading.pop("device", "auto")
-    grid = grid_of(told["grid"], pue=told.get("pue", 1.0)) if "grid" in told else None
+    for key in ("seconds_per_step", "joules_per_step"):
+        if key in told and not (math.isfinite(told[key]) and told[key] > 0):
+            raise InputError(f"{key} of {where} must be above 0; got {told[key]!r}.")
     return NamedOption(
         name=told["name"],
         kind=kind,
@@ -323,7 +346,7 @@ def _option(
         layer=told.get("layer"),
         pooling=told.get("pooling", "auto"),
         reading={key: _read(key, value, where) for key, value in reading.items()},
-        grid=grid,
+        grid=_grid(told, where),
         seconds_per_step=told.get("seconds_per_step"),
         joules_per_step=told.get("joules_per_step"),
     )
@@ -367,6 +390,14 @@ def _prices(told: Mapping[str, Any], path: Path) -> Prices:
     return Prices(**told)
 
 
+def _grid(told: Mapping[str, Any], where: str) -> Grid | None:
+    if "grid" in told:
+        return grid_of(told["grid"], pue=told.get("pue", 1.0))
+    if "pue" in told:
+        raise InputError(f"pue of {where} says something of a grid; name that, too: grid = 'FRA'.")
+    return None
+
+
 def _texts(told: Any, path: Path) -> tuple[str, ...] | None:
     if told is None:
         return None
@@ -378,13 +409,23 @@ def _texts(told: Any, path: Path) -> tuple[str, ...] | None:
 def _read(key: str, value: Any, where: str) -> Any:
     """Return how images are prepared, as `chosen_preprocessing` takes it."""
     many = list(value) if isinstance(value, list) else [value]
-    if not all(isinstance(number, _NUMBER) for number in many):
+    # For Python true is a number.
+    numbers = all(isinstance(one, _NUMBER) and not isinstance(one, bool) for one in many)
+    if not (many and numbers):
         raise InputError(f"{key} of {where} must be made of numbers; got {value!r}.")
     if key == "image_size":
-        if len(many) > 2:
-            raise InputError(f"image_size of {where} must be one or two numbers; got {value!r}.")
+        if len(many) > 2 or not all(isinstance(one, int) and one > 0 for one in many):
+            raise InputError(
+                f"image_size of {where} must be one or two whole numbers above 0; got {value!r}."
+            )
         return many[0], many[-1]
     return value if key == "channels" else tuple(float(number) for number in many)
+
+
+def _processors() -> list[str]:
+    """Return the names of what a model could run on here."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return [hardware_name(torch.device(device)) for device in devices]
 
 
 def _state_of(path: Path) -> list[Any]:

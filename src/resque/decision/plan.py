@@ -20,6 +20,7 @@ from resque.decision.drift import (
     Drift,
 )
 from resque.decision.schedules import (
+    ALARM,
     COSTS,
     LIMITS,
     SAME,
@@ -28,8 +29,8 @@ from resque.decision.schedules import (
     Judging,
     Schedule,
     UpdateCosts,
-    estimate_of,
-    nearest,
+    nearest_schedule,
+    over_courses,
     rules_of,
 )
 from resque.errors import InputError
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
     from resque.history.update import Update
 
 FORMAT = "resque.Plan/1"
-# An alarm is an index that is significant at this level.
-ALARM = 0.05
 _FEWEST_PATHS = 100
 # Looks before the first update that are compared.
 _DELAYS = (0, 1, 2, 4, 8, 16, 32)
@@ -381,6 +380,8 @@ def plan(
     """
     _check(accuracy_floor, update, target, budget, horizon_days, share, paths, seed)
     checked_level(confidence_level)
+    if forecaster is not None and history is not None:
+        raise InputError("A forecaster has its history already; give forecaster= or history=.")
     target = Plateau(5.0) if target is None else target
     dates, profiles = _checked_series(series, drift)
     shifts = [shift_index(profiles[0], profile, labels=labels) for profile in profiles[1:]]
@@ -430,7 +431,7 @@ def plan(
         (judging.schedule(rule, courses.played(rule)) for rule in rules_of(looks)),
         key=lambda schedule: schedule.mean_cost[measure],
     )
-    best, does = nearest(schedules, confidence_level)
+    best, does = nearest_schedule(schedules, confidence_level)
     return Plan(
         start=start,
         index=shifts[-1].to_dict(),
@@ -503,8 +504,8 @@ def _course(
     return tuple(
         Look(
             date=start + timedelta(days=look * period_days),
-            index=estimate_of(course[:, look], level, ""),
-            accuracy=estimate_of(accuracies[:, look], level, ""),
+            index=over_courses(course[:, look], level, ""),
+            accuracy=over_courses(accuracies[:, look], level, ""),
             below=float(below[look]),
         )
         for look in range(course.shape[1])

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import norm
 
+from resque.decision.choice import quantiles
 from resque.decision.drift import AccuracyCurve, Curves
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecast import UNITS, Estimate
@@ -20,8 +22,6 @@ from resque.history.records import Accuracy, Target, fields_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from resque.forecasting.experience import Distribution
-
 # Costs, the one that is compared first; and limit of a budget -> cost, units of it in one.
 COSTS = ("energy_kwh", "carbon_kg", "duration_s", "epochs")
 LIMITS: Mapping[str, tuple[str, float]] = {
@@ -31,8 +31,9 @@ LIMITS: Mapping[str, tuple[str, float]] = {
     "max_epochs": ("epochs", 1.0),
 }
 MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1)
-# The one-sided 5 % point of a normal: an alarm is an index that is significant at that level.
-_ALARM_AT = 1.6448536269514722
+# An alarm is an index that is significant at this level: its point of a normal, one-sided.
+ALARM = 0.05
+_ALARM_AT = float(norm.ppf(1 - ALARM))
 # Between the indices at which an update is forecast its cost is interpolated.
 _INDICES = 6
 _LONGEST_CALENDAR = 12
@@ -185,7 +186,7 @@ class UpdateCosts:
         known: float | None,
         farthest: float,
         level: float,
-        quantiles: Floats,
+        shares: Floats,
     ) -> UpdateCosts:
         """Return the forecasts of updates made at indices from 0 on.
 
@@ -198,7 +199,7 @@ class UpdateCosts:
             known: accuracy on the data that the model knows; None where it was not measured.
             farthest: index; what lies beyond is taken to cost as much as there.
             level: confidence level that the known updates must support.
-            quantiles: of the costs and of the accuracy of each course (2, paths).
+            shares: quantile of the costs and of the accuracy on each course (2, paths).
         """
         step = farthest / (_INDICES - 1)
         found = [
@@ -209,12 +210,12 @@ class UpdateCosts:
             for index in step * np.arange(_INDICES)
         ]  # fmt: skip
         tables = {
-            name: np.stack([_quantiles(told.distributions[name], quantiles[0]) for told in found])
+            name: np.stack([quantiles(told.distributions[name], shares[0]) for told in found])
             for name in COSTS
             if name in found[0].distributions
         }
         tables["accuracy"] = np.stack(
-            [_quantiles(told.distributions["peak_accuracy"], quantiles[1]) for told in found]
+            [quantiles(told.distributions["peak_accuracy"], shares[1]) for told in found]
         )
         if isinstance(target, Accuracy):
             tables["accuracy"] = np.minimum(tables["accuracy"], target.value)
@@ -345,8 +346,8 @@ class Judging:
         return Schedule(
             name=rule.told(self.period_days),
             rule=rule,
-            updates=estimate_of(played.updates / self.years, self.level, ""),
-            cost={name: estimate_of(of, self.level, UNITS[name]) for name, of in a_year.items()},
+            updates=over_courses(played.updates / self.years, self.level, ""),
+            cost={name: over_courses(of, self.level, UNITS[name]) for name, of in a_year.items()},
             mean_cost={name: float(of.mean()) for name, of in a_year.items()},
             share_kept=float(shares.mean()),
             keeps=float((shares >= self.share - SAME).mean()),
@@ -370,8 +371,8 @@ class Judging:
         shares = played.above.mean(axis=1)
         return Delay(
             days=wait * self.period_days,
-            cost=estimate_of(played.cost[measure], self.level, UNITS[measure]),
-            days_below=estimate_of(below, self.level, "days"),
+            cost=over_courses(played.cost[measure], self.level, UNITS[measure]),
+            days_below=over_courses(below, self.level, "days"),
             keeps=float((shares >= self.share - SAME).mean()),
         )
 
@@ -391,7 +392,7 @@ def rules_of(looks: int) -> list[Rule]:
     return [Rule(kind="never"), *calendars, Rule(kind="alarm"), *forecasts]
 
 
-def nearest(schedules: Sequence[Schedule], level: float) -> tuple[Schedule, bool]:
+def nearest_schedule(schedules: Sequence[Schedule], level: float) -> tuple[Schedule, bool]:
     """Return the first schedule that is sure enough, else the surest, and whether one is.
 
     Args:
@@ -404,20 +405,11 @@ def nearest(schedules: Sequence[Schedule], level: float) -> tuple[Schedule, bool
     return max(schedules, key=lambda schedule: schedule.sure), False
 
 
-def estimate_of(values: Floats, level: float, unit: str) -> Estimate:
+def over_courses(values: Floats, level: float, unit: str) -> Estimate:
     """Return median and interval of what courses came to (paths,)."""
     tail = (1 - level) / 2
     lower, median, upper = np.quantile(values, [tail, 0.5, 1 - tail])
     return Estimate(median=float(median), lower=float(lower), upper=float(upper), unit=unit)
-
-
-def _quantiles(distribution: Distribution, shares: Floats) -> Floats:
-    """Return what a number stays at or below with these shares (paths,)."""
-    order = np.argsort(distribution.values)
-    reached = np.cumsum(distribution.weights[order])
-    places = np.searchsorted(reached, shares * reached[-1])
-    found: Floats = distribution.values[order][np.minimum(places, len(order) - 1)]
-    return found
 
 
 def _at(update: Preflight, index: float, curve: AccuracyCurve, known: float | None) -> Preflight:

@@ -47,7 +47,7 @@ def decision_page(
             found += ruled(questions, {f"forecast, {level:.0%}": forecasts.rule(level)}, kind=kind)
         found += ruled(questions, simple_rules(), kind=kind)
         parts.append(_section(heading, found, [q for q in questions if q.kind == kind]))
-    parts.append(_TAIL)
+    parts.append(_tail(questions))
     path = folder / PAGE
     with written_whole(path) as temporary:
         temporary.write_text("\n".join(parts), encoding="utf-8")
@@ -74,10 +74,17 @@ def _section(heading: str, found: Sequence[Ruled], questions: Sequence[Question]
     if not found:
         return f"## {heading}\n\nThe corpus asks no such question.\n"
     kept = sum(question.cheapest.kept for question in questions)
+    asked = f"{len(questions)} questions."
+    if kept:
+        asked = (
+            f"{len(questions)} questions. In {kept} of them a network is at the target as it is: "
+            "to keep it costs nothing, nor does training it until it is there, for no epoch. Which "
+            f"training is the cheapest is asked in the other {len(questions) - kept}."
+        )
     lines = [
         f"## {heading}",
         "",
-        f"{len(questions)} questions; in {kept} of them keeping a network is the oracle's choice.",
+        asked,
         "Total seconds over the oracle's, with a 90 % bootstrap interval over kinds of new data:",
         "",
         "| rule | questions | cost / oracle's | the oracle's choice | target met |",
@@ -109,10 +116,12 @@ def _verdict(found: Sequence[Ruled]) -> str:
     return f"{first} The rule {best.rule} costs {how}."
 
 
-_TAIL = """## What this does not show
+def _tail(questions: Sequence[Question]) -> str:
+    sizes = [len(question.options) for question in questions]
+    return f"""## What this does not show
 
 - The options are those that a fractional design happened to make, not those that a user would
-  choose among; few questions have more than six.
+  choose among; a question has {min(sizes)} to {max(sizes)}.
 - Networks are narrow, data sets small, and an update takes minutes at most.
 - Seconds were read while two updates ran at a time.
 - The variances of the forecast's regressions were fitted on all updates, those asked for among

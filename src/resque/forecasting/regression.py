@@ -120,11 +120,11 @@ class PooledRegression:
 
     y = mean + linear in each sort of predictors + smooth + one effect per group of each grouping
     + noise, all normal (method.md, equation 15); the variances of the parts are those that make
-    the rows most probable (maximum a posteriori). An effect that few rows tell of stays near that of the others: partial
-    pooling, as in a multilevel model (Gelman and Hill 2006, chapter 12); as a Gaussian process,
-    Rasmussen and Williams 2006, chapters 2 and 5. A censored row says that y is at least so much;
-    its likelihood is a probit's, approximated by expectation propagation (Minka 2001; Rasmussen
-    and Williams, 3.6).
+    the rows most probable (maximum a posteriori). An effect that few rows tell of stays near that
+    of the others: partial pooling, as in a multilevel model (Gelman and Hill 2006, chapter 12);
+    as a Gaussian process, Rasmussen and Williams 2006, chapters 2 and 5. A censored row says that
+    y is at least so much; its likelihood is a probit's, approximated by expectation propagation
+    (Minka 2001; Rasmussen and Williams, 3.6).
 
     Args:
         rows: what is known of each row.
