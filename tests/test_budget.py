@@ -87,7 +87,7 @@ def test_every_limit_has_its_reason_with_its_unit() -> None:
     assert not judged.holds
     kept = "{} with {} probability, not 90%: the forecast is {}."
     assert list(judged.reasons) == [
-        kept.format("0.5 hours are kept", "45%", "1.8e+03 s (360 to 3.6e+03)"),
+        kept.format("0.5 hours are kept", "45%", "0.5 hours (0.1 to 1)"),
         kept.format("0.45 kWh are kept", "36%", "0.5 kWh (0.1 to 1)"),
         kept.format("0.035 kg CO2e are kept", "27%", "0.05 kg CO2e (0.01 to 0.1)"),
         kept.format("An accuracy of 0.89 is reached", "18%", "0.85 (0.81 to 0.9)"),

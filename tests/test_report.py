@@ -302,8 +302,8 @@ def test_the_answer_is_one_sentence(shift: ShiftIndex, task: TaskIndex) -> None:
     assert (
         f"The classes have moved by {shift.debiased:.4f} (90% interval {shift.lower:.4f} to "
         f"{shift.upper:.4f}; RESQUE_dist {shift.value:.4f}, and {shift.floor:.4f} without any "
-        "shift); an update until accuracy 0.9 would take 5 epochs (1 to 10) and 500 Wh (100 to "
-        "1,000), and meets its target with 90% probability."
+        "shift); an update until accuracy 0.9 would take 5 epochs (1 to 10) and 0.5 kWh (0.1 to "
+        "1), and meets its target with 90% probability."
         == report(shift=shift, task=task, forecast=forecast_of()).answer()
     )
     assert report(task=task).answer().startswith(f"RESQUE_task is {task.value:.4f} (0: the model")
@@ -332,7 +332,7 @@ def test_every_number_on_top_has_its_interval(whole: Report, shift: ShiftIndex) 
     facts = {fact.label: (fact.value, fact.detail) for fact in whole.facts()}
     assert {
         "recommended": ("head", "retrain"),
-        "energy": ("200 Wh", "90% interval 100 to 400"),
+        "energy": ("0.2 kWh", "90% interval 0.1 to 0.4"),
         "peak accuracy": ("0.9", "90% interval 0.85 to 0.95"),
         "reaches the target": ("95%", "accuracy 0.9"),
     } == facts
@@ -649,15 +649,17 @@ def test_tables_are_saved(whole: Report, tmp_path: Path) -> None:
     ("measure", "value", "shown"),
     [
         ("duration_s", 59.0, "59 s"),
-        ("duration_s", 90.0, "1.5 min"),
+        ("duration_s", 90.0, "90 s"),
+        ("duration_s", 150.0, "2.5 min"),
         ("duration_s", 9000.0, "2.5 h"),
         ("energy_kwh", 2.0, "2 kWh"),
-        ("energy_kwh", 0.25, "250 Wh"),
-        ("energy_kwh", 1e-4, "360 J"),
+        ("energy_kwh", 0.25, "0.25 kWh"),
+        ("energy_kwh", 0.025, "25 Wh"),
+        ("energy_kwh", 1e-5, "36 J"),
         ("carbon_kg", 1234.5, "1,234 kg CO2e"),
         ("carbon_kg", 0.05, "50 g CO2e"),
         ("carbon_kg", 5e-6, "5 mg CO2e"),
-        ("energy_kwh", 0.0, "0 J"),
+        ("energy_kwh", 0.0, "0 kWh"),
         ("epochs", 5.25, "5.25 epochs"),
         ("gradient_norm", 0.00012345, "0.000123"),
         ("epochs", None, "not known"),
@@ -744,7 +746,7 @@ def test_forecast_figure_shows_median_and_interval_of_both_ways() -> None:
     with report_figures.drawing("forecast"):
         panels = report_figures.forecast_figure(told).axes
     labels = [axes.get_xlabel() for axes in panels]
-    assert ["epochs", "time (min)", "energy (Wh)", "carbon (g CO2e)",
+    assert ["epochs", "time (min)", "energy (kWh)", "carbon (g CO2e)",
             "peak accuracy (dashed: target 0.9)"] == labels  # fmt: skip
     epochs, time = panels[:2]
     assert [[told.epochs.median], [20.0]] == [list(line.get_xdata()) for line in epochs.lines]
@@ -783,7 +785,7 @@ def test_history_figure_shows_index_and_cost_of_each_update() -> None:
     assert {(u.index["debiased"], u.epochs, marks[u.start], not u.reached) for u in updates
             if u.index and u.start} == found  # fmt: skip
     assert "energy (Wh)" == energy.get_ylabel()
-    assert "time (min)" == seconds.get_ylabel()
+    assert "time (s)" == seconds.get_ylabel()
 
 
 def test_history_without_an_index_has_no_figure() -> None:

@@ -142,6 +142,7 @@ def test_demo_view_shows_every_shift_and_both_tasks() -> None:
     task = resque.task_index(None, drawn(2, 10))
     demo = SimpleNamespace(
         forecast=None,
+        comparison=None,
         shifts=[SimpleNamespace(kind="blur", level=x, index=index, accuracy=0.5) for x in (0, 0.4)],
         updates=[
             SimpleNamespace(

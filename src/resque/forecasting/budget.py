@@ -102,9 +102,13 @@ class Budget:
             known = _distribution(forecast, measure, name)
             probabilities[name] = known.surely_below(limit * unit)
             if probabilities[name] < confidence_level:
+                told = forecast.estimates()[measure]
+                assert told is not None  # noqa: S101  # narrows the type: it has a distribution
+                median, *bounds = (v / unit for v in (told.median, told.lower, told.upper))
                 reasons.append(
                     f"{limit:g} {word} are kept with {probabilities[name]:.0%} probability, not "
-                    f"{confidence_level:.0%}: the forecast is {forecast.estimates()[measure]}."
+                    f"{confidence_level:.0%}: the forecast is {median:.3g} {word} "
+                    f"({bounds[0]:.3g} to {bounds[1]:.3g})."
                 )
         if self.min_accuracy is not None:
             target = forecast.target

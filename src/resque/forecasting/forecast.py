@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resque.forecasting.experience import Distribution
-from resque.history.records import Grid, Recipe, Target, fields_of, target_to_dict
+from resque.history.records import (
+    JOULES_PER_KWH,
+    Grid,
+    Recipe,
+    Target,
+    fields_of,
+    target_to_dict,
+)
 from resque.notebook import shown_in_notebook
 from resque.representation.signature import Signature
 
@@ -16,6 +23,31 @@ UNITS: Mapping[str, str] = {
     "epochs": "epochs", "duration_s": "s", "energy_kwh": "kWh", "carbon_kg": "kg CO2e",
     "gradient_norm": "", "parameter_change": "", "peak_accuracy": "",
 }  # fmt: skip
+# Unit -> units in which its numbers are read with ease: name, size, and from which number on.
+_READABLE: Mapping[str, tuple[tuple[str, float, float], ...]] = {
+    "s": (("h", 3600.0, 7200.0), ("min", 60.0, 120.0), ("s", 1.0, 0.0)),
+    "kWh": (("kWh", 1.0, 0.1), ("Wh", 1e-3, 1e-4), ("J", 1 / JOULES_PER_KWH, 0.0)),
+    "kg CO2e": (("kg CO2e", 1.0, 0.1), ("g CO2e", 1e-3, 1e-4), ("mg CO2e", 1e-6, 0.0)),
+}
+
+
+def readable_unit(unit: str, typical: float) -> tuple[str, float]:
+    """Return the unit in which a quantity is read with ease, and its size in the quantity's own.
+
+    Args:
+        unit: the quantity's own, as in `UNITS`.
+        typical: value in it.
+
+    Example:
+        >>> readable_unit("s", 9000.0), readable_unit("kWh", 0.42), readable_unit("epochs", 5.0)
+        (('h', 3600.0), ('kWh', 1.0), ('epochs', 1.0))
+    """
+    if typical == 0:
+        return unit, 1.0
+    for name, size, least in _READABLE.get(unit, ()):
+        if typical >= least:
+            return name, size
+    return unit, 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +71,9 @@ class Estimate:
     unit: str
 
     def __str__(self) -> str:
-        unit = self.unit and f" {self.unit}"
-        return f"{self.median:.3g}{unit} ({self.lower:.3g} to {self.upper:.3g})"
+        unit, size = readable_unit(self.unit, self.median)
+        median, lower, upper = (v / size for v in (self.median, self.lower, self.upper))
+        return f"{median:.3g}{unit and ' ' + unit} ({lower:.3g} to {upper:.3g})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,18 +8,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from resque.forecasting.forecast import Estimate
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from resque.decision.comparison import Compared, Comparison
 
 _WORDS = {
-    "epochs": "epochs", "duration_s": "time", "energy_kwh": "kWh", "carbon_kg": "kg CO2e",
+    "epochs": "epochs", "duration_s": "time", "energy_kwh": "energy", "carbon_kg": "carbon",
     "money": "money",
 }  # fmt: skip
-_UNITS = (("h", 3600.0), ("min", 60.0))
 
 
 def comparison_view(found: Comparison, *, warnings: bool = True) -> RenderableType:
@@ -33,8 +30,7 @@ def comparison_view(found: Comparison, *, warnings: bool = True) -> RenderableTy
     table = Table(box=None, pad_edge=False)
     table.add_column("option")
     for measure in measures:
-        word = found.currency or "money" if measure == "money" else _WORDS[measure]
-        table.add_column(word, justify="right")
+        table.add_column(_WORDS[measure], justify="right")
     for heading in ("accuracy", "reaches it", "cheaper"):
         table.add_column(heading, justify="right")
     for one in found.options:
@@ -78,12 +74,4 @@ def _cost(one: Compared, measure: str) -> str:
     cost = one.costs[measure]
     if cost is None:
         return "unknown"
-    if cost.upper == 0:
-        return "0"
-    unit, scale = _unit_of(cost) if measure == "duration_s" else ("", 1.0)
-    median, lower, upper = (f"{v / scale:.3g}" for v in (cost.median, cost.lower, cost.upper))
-    return f"{median}{unit and ' ' + unit} ({lower} to {upper})"
-
-
-def _unit_of(cost: Estimate) -> tuple[str, float]:
-    return next(((u, s) for u, s in _UNITS if cost.median >= 2 * s), ("s", 1.0))
+    return "0" if cost.upper == 0 else str(cost)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resque.forecasting.forecast import UNITS, Estimate
+from resque.forecasting.forecast import UNITS, Estimate, readable_unit
 from resque.history.records import JOULES_PER_KWH
 
 if TYPE_CHECKING:
@@ -27,12 +27,6 @@ MEASURES: Mapping[str, str] = {
     "peak_accuracy": "peak accuracy",
 }  # fmt: skip
 COSTS = ("epochs", "duration_s", "energy_kwh", "carbon_kg", "money")
-# Unit and its size in that of the measure, the largest first.
-_SCALES: Mapping[str, tuple[tuple[str, float], ...]] = {
-    "duration_s": (("h", 3600.0), ("min", 60.0), ("s", 1.0)),
-    "energy_kwh": (("kWh", 1.0), ("Wh", 1e-3), ("J", 1 / JOULES_PER_KWH)),
-    "carbon_kg": (("kg CO2e", 1.0), ("g CO2e", 1e-3), ("mg CO2e", 1e-6)),
-}
 NOT_KNOWN = "not known"
 _MOST_NAMES = 10
 
@@ -175,8 +169,7 @@ def scale_of(measure: str, typical: float) -> tuple[str, float]:
         >>> scale_of("duration_s", 7200.0), scale_of("epochs", 5.0)
         (('h', 3600.0), ('epochs', 1.0))
     """
-    scales = _SCALES.get(measure, ((UNITS.get(measure, ""), 1.0),))
-    return next((scale for scale in scales if typical >= scale[1]), scales[-1])
+    return readable_unit(UNITS.get(measure, ""), typical)
 
 
 def readable(value: float) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from resque.forecasting.forecast import readable_unit
 from resque.reporting.comparison_terminal import comparison_view
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _forecast_and_truth(forecast: Forecast, row: Any) -> list[RenderableType]:
         # would have taken longer.
         bound = truth.reached if name == "peak_accuracy" else not truth.reached
         more = "at least " if bound and name in ("peak_accuracy", *_COSTS) else ""
-        unit, scale = _readable_unit(estimate)
+        unit, scale = readable_unit(estimate.unit, estimate.median)
         told = _median_and_interval(estimate, scale)
         rows.append((_MEASURES[name], *told, f"{more}{taken / scale:.3g}", unit))
     interval = f"{100 * forecast.confidence_level:g}% interval"
@@ -272,7 +273,7 @@ def forecast_view(forecast: Forecast, judged: Judged | None = None) -> Renderabl
     for name, estimate in forecast.estimates().items():
         if estimate is None:
             continue
-        unit, scale = _readable_unit(estimate)
+        unit, scale = readable_unit(estimate.unit, estimate.median)
         row = [_MEASURES[name], *_median_and_interval(estimate, scale), unit]
         if fresh is not None:
             other = others[name]
@@ -303,16 +304,6 @@ def forecast_view(forecast: Forecast, judged: Judged | None = None) -> Renderabl
         _table(tuple(headings), rows, words=1),
         *map(Text, [*lines, str(forecast.signature)]),
     )
-
-
-def _readable_unit(estimate: Estimate) -> tuple[str, float]:
-    """Return the unit in which an estimate is read with ease, and how much of its own that is."""
-    if estimate.unit != "s":
-        return estimate.unit, 1.0
-    for unit, seconds in (("h", 3600.0), ("min", 60.0)):
-        if estimate.median >= 2 * seconds:
-            return unit, seconds
-    return "s", 1.0
 
 
 def _median_and_interval(estimate: Estimate, scale: float) -> tuple[str, str]:
