@@ -94,6 +94,16 @@ def test_of_equal_medians_the_surer_is_taken() -> None:
     assert choice_of(options, 0.9).recommended == "surer"
 
 
+def test_what_is_free_is_cheaper_than_what_is_most_likely_free() -> None:
+    """The model may be at the target already, so that training ends at once; or it may not."""
+    options = [
+        priced("retrain", 0, 0, 0, 5, 5, reaches=0.99),
+        Priced(name="keep", cost=free(), reaches=0.92, accuracy=0.85),
+    ]
+    found = choice_of(options, 0.9)
+    assert (found.recommended, found.ties) == ("keep", ("retrain",))
+
+
 def test_where_none_reaches_it_the_likeliest_is_the_best() -> None:
     options = [
         priced("free", 0, reaches=0.0, accuracy=0.5),

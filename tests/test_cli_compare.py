@@ -193,6 +193,16 @@ def test_interrupted_and_resumed(compare: Compare, monkeypatch: pytest.MonkeyPat
     assert looked == ["none", "body", "body"]
 
 
+def test_a_kept_model_needs_no_old_data(compare: Compare) -> None:
+    """Nor do they stop it where they cannot be used."""
+    np.savez("old.npz", x=images(0)[0])
+    words = (*OWN, "--accuracy", "0.01", "--json")
+    status, out, err = compare(write(HEAD, 'before = "old.npz"\n', KEEP, RETRAIN), *words)
+    assert status == 2, err
+    assert json.loads(out)["recommended"] == "keep it"
+    assert list(json.loads(out)["failures"]) == ["retrain"]
+
+
 def test_the_exit_status_says_whether_any_reaches_it(compare: Compare) -> None:
     file = write(HEAD, KEEP, RETRAIN)
     reached, out, _ = compare(file, *OWN, "--accuracy", "0.01")

@@ -139,6 +139,13 @@ def test_the_first_without_a_date(run: Run, words: list[str]) -> None:
     assert json.loads(out)["drift"]["increments"] == 4
 
 
+def test_the_first_with_no_date_that_there_is(run: Run, words: list[str]) -> None:
+    status, _, err = run(f"2026-13-01={START}.safetensors", *words[1:], *OWN)
+    assert status == 2
+    assert "The first profile is FILE or DATE=FILE, such as 2026-01-31=january.safe" in err
+    assert f"got '2026-13-01={START}.safetensors'." in err
+
+
 def test_a_drift_that_is_known(run: Run, words: list[str]) -> None:
     """Two profiles are enough, and the accuracy curve is that of known updates or fitted ones."""
     given = ("--drift-per-year", "0.1", "--drift-spread", "0.01", "--json")

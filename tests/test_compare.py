@@ -142,6 +142,7 @@ def test_money(forecaster: Forecaster) -> None:
     assert money is not None
     assert money.median == pytest.approx(2.0 * hours.median / 3600 + 10.0 * energy.median, rel=0.05)
     assert (money.unit, found.currency) == ("EUR", "EUR")
+    assert found.to_dict()["prices"] == {"per_kwh": 10.0, "per_hour": 2.0, "currency": "EUR"}
 
 
 # --- what would change the answer --------------------------------------------------------------

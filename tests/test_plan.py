@@ -15,6 +15,7 @@ from scipy import stats
 
 import resque
 from forecasts import forecast_of
+from resque.decision import plan as plan_module
 from resque.decision.drift import AccuracyCurve, Curves, Drift
 from resque.decision.plan import Plan, crossing_of, plan
 from resque.decision.schedules import Courses, Judging, Rule, UpdateCosts, rules_of
@@ -142,6 +143,10 @@ def test_too_few_updates_for_a_drift() -> None:
         (lambda: Drift(per_year=math.inf), "per_year must be a finite number; got inf"),
         (lambda: Drift(per_year=0.1, spread=-2.0), "spread must be 0 or more; got -2.0"),
         (lambda: Drift.of_course([0, 1, 2], [0, 0, 0]), "3 or more increments .* got 2"),
+        (lambda: Drift.of_course([0, 2, 1, 3], [0] * 4), r"got 4 indices at \[0, 2, 1, 3\]"),
+        (lambda: Drift.of_course([0, 1, 2, 3], [0] * 3), "got 3 indices at"),
+        (lambda: Drift(per_year=0.1, increments=1, years=1.0), "got increments=1 and years=1.0"),
+        (lambda: Drift(per_year=0.1, increments=4), "got increments=4 and years=None"),
         (
             lambda: AccuracyCurve.fitted([0.1, 0.2, 0.3], [0.9, 0.8, 0.7]),
             "4 or more labelled data sets of different index; got 3 with 3 different",
@@ -534,6 +539,23 @@ def test_what_a_plan_warns_of(forecaster: Forecaster) -> None:
     assert any(
         "expected to reach 0.343, and the series shows no more than 0.1:" in n for n in notes
     )
+
+
+def test_alarms_without_a_test_are_told_of(
+    drifting: list[tuple[date | None, ClassProfile]],
+    forecaster: Forecaster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They would be played as if there were no noise, and never be due."""
+    told = "what updates at every alarm come to is that of an index without noise"
+    assert not any(told in note for note in planned(drifting, forecaster).notes)
+    whole = plan_module.shift_index
+
+    def few_groups(*sides: Any, **options: Any) -> Any:
+        return replace(whole(*sides, **options), lower=None, upper=None, p_value=None)
+
+    monkeypatch.setattr(plan_module, "shift_index", few_groups)
+    assert any(told in note for note in planned(drifting, forecaster).notes)
 
 
 def test_the_first_date_may_be_unknown(

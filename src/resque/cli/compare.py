@@ -61,9 +61,7 @@ def compare(
     pue: options.Pue = 1.0,
     price_per_kwh: Annotated[float | None, _price("Of a kilowatt-hour.")] = None,
     price_per_hour: Annotated[float | None, _price("Of an hour of the machine.")] = None,
-    currency: Annotated[
-        str | None, typer.Option(help="Of the prices.", rich_help_panel=_MONEY)
-    ] = None,
+    currency: Annotated[str, typer.Option(help="Of the prices.", rich_help_panel=_MONEY)] = "",
     preflights: Annotated[
         Path | None,
         typer.Option(
@@ -141,7 +139,7 @@ def _prices(told: OptionsFile, **given: Any) -> Prices | None:
     """Return the prices of the file, with those that the command line names in their place."""
     from resque.decision.option import Prices
 
-    named = {name: value for name, value in given.items() if value is not None}
+    named = {name: value for name, value in given.items() if value not in (None, "")}
     if not named:
         return told.prices
     if told.prices is not None:

@@ -161,8 +161,13 @@ def _profile(word: str, place: int) -> tuple[date | None, ClassProfile]:
     except InputError:
         raise
     except ValueError as error:
-        if place == 0:
+        if place == 0 and (not equals or Path(word).exists()):
             return None, load_profile(word)
+        if place == 0:
+            raise InputError(
+                "The first profile is FILE or DATE=FILE, such as 2026-01-31=january.safetensors; "
+                f"got {word!r}."
+            ) from error
         raise InputError(
             f"Later profiles are DATE=FILE, such as 2026-01-31=january.safetensors; got {word!r}."
         ) from error

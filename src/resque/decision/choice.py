@@ -62,6 +62,8 @@ def free() -> Distribution:
 def choice_of(priced: Sequence[Priced], probability: float) -> Choice:
     """Return the cheapest option that reaches the target, by median cost. method.md, equation 19.
 
+    Of equal medians the least mean is taken, and of these the option that is surest.
+
     An option ties with it that reaches the target as surely and would cost less in more than one
     tail of an interval of that level. Costs are taken to be independent, though forecasts for the
     same data err together: more ties are told than there are.
@@ -87,7 +89,8 @@ def choice_of(priced: Sequence[Priced], probability: float) -> Choice:
     medians = {one.name: one.cost.median() for one in priced}
     able = [one for one in priced if one.reaches >= probability]
     if able:
-        best = min(able, key=lambda one: (medians[one.name], -one.reaches))
+        # A training that most likely takes no epoch is dearer than one that is not needed.
+        best = min(able, key=lambda one: (medians[one.name], _mean(one.cost), -one.reaches))
     else:
         most = max(one.reaches for one in priced)
         alike = [one for one in priced if one.reaches >= most - _ALIKE]
@@ -136,6 +139,10 @@ def together(one: Distribution, other: Distribution) -> Distribution:
     count = min(one.weights.sum(), other.weights.sum())
     updates = min(d.updates or len(d.values) for d in (one, other))
     return Distribution(total, np.full(_STEPS, count / _STEPS), updates)
+
+
+def _mean(cost: Distribution) -> float:
+    return float(np.average(cost.values, weights=cost.weights))
 
 
 def quantiles(distribution: Distribution, shares: Floats) -> Floats:

@@ -334,6 +334,7 @@ def _decided(
         by=asked.by,
         confidence_level=asked.confidence_level,
         currency=asked.prices.currency if asked.prices else "",
+        prices=asked.prices,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resque.decision.option import By, Kind
+from resque.decision.option import By, Kind, Prices
 from resque.errors import InputError
 from resque.forecasting.forecast import Estimate, Forecast
 from resque.history.records import Accuracy, fields_of, target_to_dict
@@ -116,13 +116,14 @@ class Comparison:
         by: what is cheap: "kwh", "kg", "hours" or "money".
         confidence_level: of the intervals, and the asked probability.
         currency: of the money.
+        prices: what that was reckoned with; None without any.
 
     Example:
         >>> from resque.decision.compare import decide
         >>> from resque.decision.candidate import Candidate
         >>> kept = Candidate(name="keep", kind="keep", correct=98, examples=100)
         >>> decide([kept], target=Accuracy(0.9)).answer[:51]
-        'keep: it costs nothing and is at 0.978 (0.949 to 0.'
+        'keep: it costs nothing and is at 0.978 (0.946 to 0.'
     """
 
     recommended: str | None
@@ -135,6 +136,7 @@ class Comparison:
     by: By
     confidence_level: float
     currency: str = ""
+    prices: Prices | None = None
 
     _repr_html_ = shown_in_notebook
 
@@ -193,6 +195,7 @@ class Comparison:
             "by": self.by,
             "confidence_level": self.confidence_level,
             "currency": self.currency,
+            "prices": self.prices and fields_of(self.prices),
         }
 
     def __str__(self) -> str:

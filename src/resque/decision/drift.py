@@ -65,6 +65,13 @@ class Drift:
             raise InputError(f"per_year must be a finite number; got {self.per_year!r}.")
         if not (math.isfinite(self.spread) and self.spread >= 0):
             raise InputError(f"spread must be 0 or more; got {self.spread!r}.")
+        if self.increments is self.years is None:
+            return
+        if self.increments is None or self.years is None or self.increments < 2 or self.years <= 0:
+            raise InputError(
+                "A drift is estimated from 2 or more increments over years above 0, or given "
+                f"without both; got increments={self.increments!r} and years={self.years!r}."
+            )
 
     @classmethod
     def of_course(cls, years: Sequence[float], indices: Sequence[float]) -> Drift:
@@ -75,14 +82,20 @@ class Drift:
             indices: debiased RESQUE_dist against one and the same old data (n + 1,).
 
         Raises:
-            InputError: there are fewer than three increments.
+            InputError: there are fewer than three increments, or the years do not rise.
 
         Example:
             >>> drift = Drift.of_course([0, 1, 2, 3], [0.0, 0.1, 0.2, 0.3])
             >>> round(drift.per_year, 6), round(drift.spread, 6)
             (0.1, 0.0)
         """
-        return cls._of_increments(np.diff(years), np.diff(indices))
+        lasted = np.diff(years)
+        if len(years) != len(indices) or not (lasted > 0).all():
+            raise InputError(
+                f"A course has an index for each of its years, which rise; got {len(indices)} "
+                f"indices at {list(years)!r}."
+            )
+        return cls._of_increments(lasted, np.diff(indices))
 
     @classmethod
     def of_updates(cls, updates: Iterable[Update], *, model: str | None = None) -> Drift:

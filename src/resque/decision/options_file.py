@@ -188,7 +188,9 @@ class NamedOption:
             self.model, weights=self.weights, device=self.device, seed=self.recipe.seed
         )
         prepare = chosen_preprocessing(loaded.preprocessing, **self.reading)
-        data = self.files.read(
+        # Whether a model is kept does not hang on the old data.
+        files = replace(self.files, before=None) if self.kind == "keep" else self.files
+        data = files.read(
             prepare, batch_size=self.recipe.batch_size, layer=self.layer, pooling=self.pooling
         )
         if self.kind == "keep":

@@ -398,6 +398,7 @@ def plan(
         *_notes_of(drift, curve, indices, horizon_days),
         *notes,
         *_of_another(update, shifts[-1]),
+        *_of_alarms(shifts[-1]),
     ]
     rng = np.random.default_rng(seed)
     years = period_days / DAYS_PER_YEAR
@@ -602,6 +603,17 @@ def _of_another(update: Preflight, shift: ShiftIndex) -> list[str]:
         return []
     told = f"The pre-flight is of {mine!r}, and the profiles are of {theirs!r}"
     return [f"{told}: costs are those of the former."]
+
+
+def _of_alarms(shift: ShiftIndex) -> list[str]:
+    if shift.upper is not None and shift.p_value is not None:
+        return []
+    note = (
+        "The index has no interval or no test: what updates at every alarm come to is that of an "
+        "index without noise, and none would be told of when it is time. Profile with more groups "
+        "or more data."
+    )
+    return [note]
 
 
 def _period_of(dates: Sequence[date | None]) -> float:

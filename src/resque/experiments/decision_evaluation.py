@@ -90,8 +90,12 @@ class Question:
     @property
     def cheapest(self) -> Played:
         """The option that the oracle takes."""
-        # A network that is at its target already is trained for no epoch; to keep it is the same.
-        return min(self.options, key=lambda option: (self.cost(option), not option.kept))
+        # Of what costs the same, that which meets the target. A network that is at its target
+        # already is trained for no epoch; to keep it is the same.
+        return min(
+            self.options,
+            key=lambda option: (self.cost(option), not option.reached, not option.kept),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

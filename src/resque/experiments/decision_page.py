@@ -73,7 +73,8 @@ updates was not metered. A missed target costs what training from scratch took o
 def _section(heading: str, found: Sequence[Ruled], questions: Sequence[Question]) -> str:
     if not found:
         return f"## {heading}\n\nThe corpus asks no such question.\n"
-    kept = sum(question.cheapest.kept for question in questions)
+    cheapest = [question.cheapest for question in questions]
+    kept = sum(option.kept and option.reached for option in cheapest)
     asked = f"{len(questions)} questions."
     if kept:
         asked = (
