@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,6 @@ from resque.errors import InputError, in_words
 
 if TYPE_CHECKING:
     from resque.decision.candidate import Candidate
-    from resque.decision.option import Prices
     from resque.decision.options_file import OptionsFile
 
 _NOTHING_REACHES, _SOME_FAILED = 1, 2
@@ -81,7 +79,7 @@ def compare(
     from resque.decision.options_file import read_options
 
     told = read_options(file)
-    asked = _asked(
+    asked = options.asked(
         told, accuracy=accuracy, by=by, confidence_level=confidence_level, grid=grid, pue=pue,
         per_kwh=price_per_kwh, per_hour=price_per_hour, currency=currency,
     )  # fmt: skip
@@ -103,50 +101,6 @@ def compare(
         raise typer.Exit(_SOME_FAILED)
     if found.recommended is None:
         raise typer.Exit(_NOTHING_REACHES)
-
-
-def _asked(told: OptionsFile, *, grid: str | None, pue: float, **given: Any) -> dict[str, Any]:
-    """Return what is asked: what the command line says, else the file."""
-    from resque.history.records import Accuracy
-
-    accuracy = told.accuracy if given["accuracy"] is None else given["accuracy"]
-    if accuracy is None:
-        raise InputError(
-            f"Which accuracy is to be reached? Say accuracy = 0.9 in {told.path.name}, or "
-            "--accuracy."
-        )
-    costed = told.grid
-    if grid is not None or costed is None:
-        costed = options.costed(grid, pue)
-    elif pue != 1:
-        costed = options.costed(str(costed.code or costed.grams_per_kwh), pue)
-    level = given["confidence_level"]
-    level = told.confidence_level if level is None else level
-    by = told.by if given["by"] is None else given["by"]
-    return {
-        "target": Accuracy(accuracy),
-        "by": "kwh" if by is None else by,
-        "grid": costed,
-        "prices": _prices(
-            told,
-            per_kwh=given["per_kwh"], per_hour=given["per_hour"], currency=given["currency"],
-        ),
-        "confidence_level": 0.9 if level is None else level,
-    }  # fmt: skip
-
-
-def _prices(told: OptionsFile, **given: Any) -> Prices | None:
-    """Return the prices of the file, with those that the command line names in their place."""
-    from resque.decision.option import Prices
-
-    named = {name: value for name, value in given.items() if value not in (None, "")}
-    if not named:
-        return told.prices
-    if told.prices is not None:
-        return replace(told.prices, **named)
-    if named.keys() == {"currency"}:
-        raise InputError("--currency is that of prices; give --price-per-kwh or --price-per-hour.")
-    return Prices(**named)
 
 
 def _looked_at(

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,8 @@ from resque.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from resque.decision.option import Prices
+    from resque.decision.options_file import OptionsFile
     from resque.history.records import Grid, Recipe, Target
     from resque.history.store import History
     from resque.representation.models import LoadedModel
@@ -373,6 +375,50 @@ def recipe(*, freeze_body: bool, **told: Any) -> Recipe:
     from resque.history.records import Recipe
 
     return Recipe(frozen="body" if freeze_body else "none", **told)
+
+
+def asked(told: OptionsFile, *, grid: str | None, pue: float, **given: Any) -> dict[str, Any]:
+    """Return what is asked: what the command line says, else the file."""
+    from resque.history.records import Accuracy
+
+    accuracy = told.accuracy if given["accuracy"] is None else given["accuracy"]
+    if accuracy is None:
+        raise InputError(
+            f"Which accuracy is to be reached? Say accuracy = 0.9 in {told.path.name}, or "
+            "--accuracy."
+        )
+    on = told.grid
+    if grid is not None or on is None:
+        on = costed(grid, pue)
+    elif pue != 1:
+        on = costed(str(on.code or on.grams_per_kwh), pue)
+    level = given["confidence_level"]
+    level = told.confidence_level if level is None else level
+    by = told.by if given["by"] is None else given["by"]
+    return {
+        "target": Accuracy(accuracy),
+        "by": "kwh" if by is None else by,
+        "grid": on,
+        "prices": _prices_of(
+            told,
+            per_kwh=given["per_kwh"], per_hour=given["per_hour"], currency=given["currency"],
+        ),
+        "confidence_level": 0.9 if level is None else level,
+    }  # fmt: skip
+
+
+def _prices_of(told: OptionsFile, **given: Any) -> Prices | None:
+    """Return the prices of the file, with those that the command line names in their place."""
+    from resque.decision.option import Prices
+
+    named = {name: value for name, value in given.items() if value not in (None, "")}
+    if not named:
+        return told.prices
+    if told.prices is not None:
+        return replace(told.prices, **named)
+    if named.keys() == {"currency"}:
+        raise InputError("--currency is that of prices; give --price-per-kwh or --price-per-hour.")
+    return Prices(**named)
 
 
 def own_history(url: str) -> History | None:

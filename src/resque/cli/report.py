@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from resque.cli import options
-from resque.errors import InputError, in_words
+from resque.errors import InputError
 
 if TYPE_CHECKING:
     from resque.decision.comparison import Comparison
@@ -68,6 +68,10 @@ def report(
         str,
         typer.Option("--meter", help="With which it looked at the options.", rich_help_panel=_WHAT),
     ] = "codecarbon",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Likewise, and its calibration.", rich_help_panel=_WHAT),
+    ] = None,
     history: options.HistoryUrl = options.HISTORY,
     label: options.Labels = None,
     title: Annotated[str | None, typer.Option(help="Of the page.", rich_help_panel=_OUTPUT)] = None,
@@ -176,7 +180,8 @@ def report(
             )
         if compared is not None:
             comparison = _comparison(
-                compared, preflights, forecaster, meter=meter, accuracy=accuracy, by=by,
+                compared, preflights, forecaster, meter=meter, calibration=calibration,
+                accuracy=accuracy, by=by,
                 confidence_level=confidence_level, grid=costed,
             )  # fmt: skip
     made = html.report(
@@ -240,6 +245,7 @@ def _comparison(
     forecaster: Forecaster,
     *,
     meter: str,
+    calibration: Path | None,
     accuracy: float | None,
     by: str | None,
     confidence_level: float | None,
@@ -247,41 +253,29 @@ def _comparison(
 ) -> Comparison:
     """Return the comparison of the options that were looked at, and which were not."""
     from resque.decision.compare import decide
-    from resque.decision.option import By
     from resque.decision.options_file import read_options
-    from resque.history.records import Accuracy
 
     told = read_options(path)
-    if accuracy is None and told.accuracy is None:
-        raise InputError(
-            f"Which accuracy is to be reached? Say accuracy = 0.9 in {path.name}, or --accuracy."
-        )
-
-    def never() -> NoReturn:
-        raise InputError(f"it was not looked at with {meter}; run `resque compare {path}`")
-
-    options.find_own_modules()
+    asked = options.asked(
+        told, accuracy=accuracy, by=by, confidence_level=confidence_level, grid=None, pue=1.0,
+        per_kwh=None, per_hour=None, currency="",
+    )  # fmt: skip
+    if grid is not None:
+        asked["grid"] = grid
     looked, failures = [], {}
-    with options.results_only():
-        for option in told.options:
-            try:
-                looked.append(option.looked_at(folder or told.folder, never, meter))
-            except InputError as error:
-                failures[option.name] = str(error)
-            except Exception as error:  # noqa: BLE001  # a user's model can fail in any way
-                failures[option.name] = in_words(error)
-    return decide(
-        looked,
-        target=Accuracy(cast("float", told.accuracy if accuracy is None else accuracy)),
-        by=cast("By", by or told.by or "kwh"),
-        forecaster=forecaster,
-        grid=told.grid if grid is None else grid,
-        prices=told.prices,
-        confidence_level=(
-            confidence_level if confidence_level is not None else told.confidence_level or 0.9
-        ),
-        failures=failures,
-    )
+    for option in told.options:
+        try:
+            found = option.looked_up(folder or told.folder, meter, calibration=calibration)
+        except InputError as error:
+            failures[option.name] = str(error)
+            continue
+        if found is None:
+            failures[option.name] = (
+                f"it was not looked at with {meter}; run `resque compare {path}`"
+            )
+        else:
+            looked.append(found)
+    return decide(looked, forecaster=forecaster, failures=failures, **asked)
 
 
 def _command(context: typer.Context) -> str:

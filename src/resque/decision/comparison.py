@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from resque.decision.option import By, Kind, Prices
 from resque.errors import InputError
-from resque.forecasting.forecast import Estimate, Forecast
+from resque.forecasting.forecast import Estimate, Forecast, chance
 from resque.history.records import Accuracy, fields_of, target_to_dict
 from resque.notebook import shown_in_notebook
 
@@ -159,7 +159,7 @@ class Comparison:
         """The answer in one sentence."""
         best = self.option(self.best)
         measure, word = MEASURES[self.by]
-        chance = f"{best.reaches_target:.0%}"
+        likely = chance(best.reaches_target)
         if best.kind == "keep":
             how = f"it costs nothing and is at {best.peak_accuracy}"
         else:
@@ -169,12 +169,12 @@ class Comparison:
             return (
                 f"no option reaches {self.target.value:g} with {self.confidence_level:.0%} "
                 f"probability; the best that can be had is {best.name}: {how}, and reaches it "
-                f"with {chance}"
+                f"with {likely}"
             )
         if best.kind == "keep":
-            how += f", which is the asked {self.target.value:g} with {chance} probability"
+            how += f", which is the asked {self.target.value:g} with {likely} probability"
         else:
-            how += f", and reaches {self.target.value:g} with {chance} probability"
+            how += f", and reaches {self.target.value:g} with {likely} probability"
         told = f"{best.name}: {how}"
         if not self.ties:
             return told
@@ -206,7 +206,7 @@ class Comparison:
             told = f"unknown: {one.missing.get(measure)}" if cost is None else str(cost)
             lines.append(
                 f"{one.name}: {told}, accuracy {one.peak_accuracy}, "
-                f"reaches the target with {one.reaches_target:.0%}"
+                f"reaches the target with {chance(one.reaches_target)}"
             )
         lines += [f"{name}: failed: {why}" for name, why in self.failures.items()]
         return "\n".join([*lines, *(str(change) for change in self.changes if change.differs)])

@@ -139,14 +139,36 @@ class NamedOption:
         Raises:
             InputError: model or data cannot be used.
         """
-        path = folder / f"{self._file_name}-{self._digest(meter_name, calibration)}.json"
-        if path.exists():
-            found = load_candidate(path)
-        else:
-            option, names = self._loaded()
-            found = candidate(option, meter=meter(), workers=self.files.workers, class_names=names)
-            folder.mkdir(exist_ok=True)
-            found.save(path)
+        found = self.looked_up(folder, meter_name, calibration=calibration)
+        if found is not None:
+            return found
+        option, names = self._loaded()
+        found = candidate(option, meter=meter(), workers=self.files.workers, class_names=names)
+        folder.mkdir(exist_ok=True)
+        found.save(self._path(folder, meter_name, calibration))
+        return self._placed(found)
+
+    def looked_up(
+        self, folder: Path, meter_name: str, *, calibration: Path | None = None
+    ) -> Candidate | None:
+        """Return what was found out about the option; None if it was not looked at.
+
+        Args:
+            folder: see `looked_at`.
+            meter_name: likewise.
+            calibration: likewise.
+
+        Raises:
+            InputError: the file in which it was kept is damaged.
+        """
+        path = self._path(folder, meter_name, calibration)
+        return self._placed(load_candidate(path)) if path.exists() else None
+
+    def _path(self, folder: Path, meter_name: str, calibration: Path | None) -> Path:
+        return folder / f"{self._file_name}-{self._digest(meter_name, calibration)}.json"
+
+    def _placed(self, found: Candidate) -> Candidate:
+        """Return what is known of the option, with where it would be trained."""
         if self.kind == "keep":
             return found
         return replace(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from resque.errors import InputError
-from resque.forecasting.forecast import Forecast
+from resque.forecasting.forecast import Forecast, chance
 from resque.history.records import Accuracy, fields_of
 from resque.index.shift import checked_level
 
@@ -106,8 +106,8 @@ class Budget:
                 assert told is not None  # noqa: S101  # narrows the type: it has a distribution
                 median, *bounds = (v / unit for v in (told.median, told.lower, told.upper))
                 reasons.append(
-                    f"{limit:g} {word} are kept with {probabilities[name]:.0%} probability, not "
-                    f"{confidence_level:.0%}: the forecast is {median:.3g} {word} "
+                    f"{limit:g} {word} are kept with {chance(probabilities[name])} probability, "
+                    f"not {confidence_level:.0%}: the forecast is {median:.3g} {word} "
                     f"({bounds[0]:.3g} to {bounds[1]:.3g})."
                 )
         if self.min_accuracy is not None:
@@ -123,7 +123,7 @@ class Budget:
             probabilities["min_accuracy"] = reached
             if reached < confidence_level:
                 reasons.append(
-                    f"An accuracy of {self.min_accuracy:g} is reached with {reached:.0%} "
+                    f"An accuracy of {self.min_accuracy:g} is reached with {chance(reached)} "
                     f"probability, not {confidence_level:.0%}: the forecast is "
                     f"{forecast.peak_accuracy}."
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,19 @@ def readable_unit(unit: str, typical: float) -> tuple[str, float]:
         if typical >= least:
             return name, size
     return unit, 1.0
+
+
+def chance(probability: float) -> str:
+    """Return a probability in per cent, rounded down: 89.6 % are not yet the 90 % asked for.
+
+    Example:
+        >>> chance(0.896), chance(0.9), chance(0.999), chance(1.0), chance(0.002)
+        ('89%', '90%', '>99%', '100%', '<1%')
+    """
+    if 0 < probability < 0.01:
+        return "<1%"
+    # What is a whole per cent but for the last digit is one.
+    return ">99%" if 0.99 < probability < 1 else f"{math.floor(100 * probability + 1e-9)}%"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,7 +218,7 @@ class Forecast:
         for name, estimate in self.estimates().items():
             told = f"none: {self.missing.get(name)}" if estimate is None else str(estimate)
             lines.append(f"{name} {told}")
-        lines.append(f"reaches the target with {self.reaches_target:.0%} probability")
+        lines.append(f"reaches the target with {chance(self.reaches_target)} probability")
         lines.append(f"from {self.own_updates} own updates and {self.corpus_updates} of the corpus")
         lines.append(str(self.track_record))
         lines += [f"warning: {note}" for note in self.notes]

@@ -8,6 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from resque.forecasting.forecast import chance
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -41,8 +43,8 @@ def comparison_view(found: Comparison, *, warnings: bool = True) -> RenderableTy
             Text(_marked(found, one), style=style),
             *cells,
             f"{accuracy.median:.3f} ({accuracy.lower:.3f} to {accuracy.upper:.3f})",
-            f"{one.reaches_target:.0%}",
-            "" if one.cheaper is None else f"{one.cheaper:.0%}",
+            chance(one.reaches_target),
+            "" if one.cheaper is None else chance(one.cheaper),
         )
     level = f"{100 * found.confidence_level:g}%"
     lines = [

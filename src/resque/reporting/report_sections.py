@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from resque.errors import InputError
+from resque.forecasting.forecast import chance
 from resque.reporting.report_figures import (
     MOST_CLASSES,
     class_figure,
@@ -241,7 +242,7 @@ def forecast_reading(forecast: Forecast, *, short: bool = False) -> str:
     what = f"{', '.join(costs[:-1])} and {costs[-1]}" if len(costs) > 1 else costs[0]
     return (
         f"an update until {forecast.target} would take {what}, and meets its target with "
-        f"{percent(forecast.reaches_target)} probability"
+        f"{chance(forecast.reaches_target)} probability"
     )
 
 
@@ -254,8 +255,8 @@ def forecast_facts(forecast: Forecast) -> list[Fact]:
         if estimate is not None:
             median, _, bounds = told(name, estimate).partition(" (")
             facts.append(Fact(MEASURES[name], median, f"{interval} {bounds.rstrip(')')}"))
-    chance = percent(forecast.reaches_target)
-    return [*facts, Fact("meets its target", chance, f"{forecast.target}")]
+    likely = chance(forecast.reaches_target)
+    return [*facts, Fact("meets its target", likely, f"{forecast.target}")]
 
 
 def forecast_section(forecast: Forecast) -> Section:
@@ -265,7 +266,7 @@ def forecast_section(forecast: Forecast) -> Section:
     if fresh is not None:
         sentences.append(
             f"From scratch it would take {_of('epochs', fresh)}, and meet the target with "
-            f"{percent(fresh.reaches_target)} probability."
+            f"{chance(fresh.reaches_target)} probability."
         )
     sentences.append(
         f"Known were {forecast.own_updates} own updates and {forecast.corpus_updates} of the "
@@ -332,7 +333,7 @@ def option_section(comparison: Comparison) -> Section:
         title="Cost and peak accuracy of the options",
         description=" ".join(
             f"{one.name}: peak accuracy {told('peak_accuracy', one.peak_accuracy)}, reaches the "
-            f"target with {percent(one.reaches_target)}."
+            f"target with {chance(one.reaches_target)}."
             for one in comparison.options
         ),
         draw=lambda: option_figure(comparison),
@@ -365,8 +366,8 @@ def option_facts(comparison: Comparison, measure: str, word: str) -> list[Fact]:
         if estimate is not None:
             median, _, bounds = told(name, estimate).partition(" (")
             facts.append(Fact(what, median, f"{interval} {bounds.rstrip(')')}"))
-    chance = percent(best.reaches_target)
-    return [*facts, Fact("reaches the target", chance, str(comparison.target))]
+    likely = chance(best.reaches_target)
+    return [*facts, Fact("reaches the target", likely, str(comparison.target))]
 
 
 def plan_section(plan: Plan) -> Section:

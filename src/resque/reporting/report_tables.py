@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resque.forecasting.forecast import UNITS, Estimate, readable_unit
+from resque.forecasting.forecast import UNITS, Estimate, chance, readable_unit
 from resque.history.records import JOULES_PER_KWH
 
 if TYPE_CHECKING:
@@ -292,10 +292,10 @@ def option_table(comparison: Comparison) -> Table:
                 text(one.name),
                 text(one.kind),
                 text(one.model or "as it is"),
-                share(one.reaches_target),
+                Cell(one.reaches_target, chance(one.reaches_target)),
                 estimated("peak_accuracy", one.peak_accuracy),
                 *costs,
-                Cell(one.cheaper, "" if one.cheaper is None else percent(one.cheaper)),
+                Cell(one.cheaper, "" if one.cheaper is None else chance(one.cheaper)),
             )
         )
     return Table(

@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from resque.forecasting.forecast import readable_unit
+from resque.forecasting.forecast import chance, readable_unit
 from resque.reporting.comparison_terminal import comparison_view
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def _forecast_and_truth(forecast: Forecast, row: Any) -> list[RenderableType]:
         Text(f"The last retraining ({row.kind} {row.level:g}), forecast before it was made:"),
         _table(("measure", "median", interval, "it took", "unit"), rows, words=1),
         Text(
-            f"  target met with {forecast.reaches_target:.0%} probability; it {met}. Known before: "
-            f"{forecast.own_updates} updates above, {forecast.corpus_updates} of the corpus"
+            f"  target met with {chance(forecast.reaches_target)} probability; it {met}. Known "
+            f"before: {forecast.own_updates} updates above, {forecast.corpus_updates} of the corpus"
         ),
         Text(),
     ]
@@ -321,15 +321,15 @@ def _times(name: str, estimate: Estimate, other: Estimate | None) -> str:
 
 
 def _probability_of_target(forecast: Forecast) -> str:
-    told = f"its target is met with {forecast.reaches_target:.0%} probability"
+    told = f"its target is met with {chance(forecast.reaches_target)} probability"
     if forecast.from_scratch is not None:
-        told += f", from scratch with {forecast.from_scratch.reaches_target:.0%}"
+        told += f", from scratch with {chance(forecast.from_scratch.reaches_target)}"
     return told
 
 
 def _judgement(judged: Judged) -> str:
     level = f"{100 * judged.confidence_level:g}%"
-    kept = ", ".join(f"{name} {share:.0%}" for name, share in judged.probabilities.items())
+    kept = ", ".join(f"{name} {chance(share)}" for name, share in judged.probabilities.items())
     if judged.holds:
         return f"the budget holds, each limit with {level} probability or more: {kept}"
     return f"the budget does not hold with {level} probability: {kept}"
