@@ -32,16 +32,27 @@ def priced(name: str, *cost: float, reaches: float = 0.95, accuracy: float = 0.9
 def test_the_probability_of_being_below_is_that_of_all_pairs(
     one: list[tuple[float, float]], other: list[tuple[float, float]]
 ) -> None:
-    """Slow oracle: every pair, with its weight; equal values count half."""
+    """Slow oracle: every pair, with its weight; one of two equal numbers is not below."""
     first, second = (Distribution(*map(np.array, zip(*each, strict=True))) for each in (one, other))
-    total = won = 0.0
+    total = won = equal = 0.0
     for value, weight in one:
         for rival, of_rival in other:
             total += weight * of_rival
-            won += weight * of_rival * (0.5 if value == rival else value < rival)
+            won += weight * of_rival * (value < rival)
+            equal += weight * of_rival * (value == rival)
     assert probability_below(first, second) == pytest.approx(won / total)
     both = probability_below(first, second) + probability_below(second, first)
-    assert both == pytest.approx(1.0)
+    assert both == pytest.approx(1 - equal / total)
+
+
+def test_nothing_costs_less_than_nothing() -> None:
+    """A training that may take no epoch ties with keeping a model, and is never cheaper."""
+    options = [
+        Priced(name="keep", cost=free(), reaches=1.0, accuracy=0.9),
+        priced("retrain", 0, 0, 1),
+    ]
+    found = choice_of(options, 0.9)
+    assert (found.recommended, found.cheaper, found.ties) == ("keep", {"retrain": 0.0}, ("retrain",))
 
 
 def test_what_rises_together_adds_up_quantile_by_quantile() -> None:
@@ -84,8 +95,8 @@ def test_costs_that_overlap_tie() -> None:
         priced("unable", *range(1, 101), reaches=0.5),
     ]
     found = choice_of(options, 0.9)
-    # "far" is below "one" in 6 * 5 / 2 + 6 / 2 of 10,000 pairs.
-    assert found.cheaper["far"] == pytest.approx(0.0018)
+    # "far" is below "one" in 5 + 4 + 3 + 2 + 1 of 10,000 pairs.
+    assert found.cheaper["far"] == pytest.approx(0.0015)
     assert (found.recommended, found.ties) == ("one", ("alike",))
 
 
@@ -112,7 +123,8 @@ def test_where_none_reaches_it_the_likeliest_is_the_best() -> None:
     ]
     found = choice_of(options, 0.9)
     assert found.recommended is None
-    assert (found.best, found.ties) == ("as likely, and better", ())
+    # 0.005 less likely, and cheaper by the median.
+    assert (found.best, found.ties) == ("as likely, and better", ("likely",))
 
 
 def test_where_all_are_hopeless_the_best_accuracy_is_the_best() -> None:

@@ -214,6 +214,24 @@ def test_an_accuracy_is_read_from_learning_curves() -> None:
     assert hopeless.epochs.median == RECIPE.max_epochs
 
 
+def test_what_is_below_its_target_takes_a_validation_at_least() -> None:
+    """Half are right before the first step: 0.5 may be met already, 0.55 takes training."""
+    updates = [
+        replace(u, curve=curve_of(0.9, 1.0, 20.0), epochs=20.0, ended="plateau")
+        for u in simulated(60, networks=1)
+    ]
+    forecaster = Forecaster(updates, corpus=False)
+    known = asked(0.0)
+    least = {
+        value: forecaster.forecast(known, target=Accuracy(value), from_scratch=False).epochs.lower
+        for value in (0.5, 0.55)
+    }
+    assert least == {0.5: 0.0, 0.55: RECIPE.validation_interval}
+    fresh = replace(RECIPE, start="head")
+    found = forecaster.forecast(known, target=Accuracy(0.5), recipe=fresh, from_scratch=False)
+    assert found.epochs.lower == RECIPE.validation_interval
+
+
 def test_probabilities_of_the_target_are_calibrated_at_the_cap() -> None:
     """With a cap at the median of the law, half of the updates reach their target."""
     updates = simulated(200, noise=0.3, networks=1, network_sd=0.0, level=2.0)

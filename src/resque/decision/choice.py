@@ -11,8 +11,9 @@ from resque.errors import InputError
 from resque.forecasting.experience import Distribution
 from resque.forecasting.regression import Floats
 
-# Probabilities of the target nearer to each other than this are one.
-_ALIKE = 0.01
+# Probabilities of the target nearer to each other than this are one; and nearer than the second,
+# one option is about as likely to reach it as another: forecasts know no better.
+_ALIKE, _ABOUT_ALIKE = 0.01, 0.1
 # Quantiles of which a sum is made.
 _STEPS = 400
 
@@ -42,7 +43,8 @@ class Choice:
         recommended: the cheapest that reaches the target with the asked probability; None where
             none does.
         best: the recommended one; without any, the likeliest to reach the target.
-        ties: other options that do, and of which it cannot be told that they cost more.
+        ties: other options that do, and of which it cannot be told that they cost more; where
+            none does, those about as likely to as the best one, and cheaper by the median.
         cheaper: name -> probability that the option costs less than the best one.
         front: options to which none is both cheaper and better.
     """
@@ -64,8 +66,8 @@ def choice_of(priced: Sequence[Priced], probability: float) -> Choice:
 
     Of equal medians the least mean is taken, and of these the option that is surest.
 
-    An option ties with it that reaches the target as surely and would cost less in more than one
-    tail of an interval of that level. Costs are taken to be independent, though forecasts for the
+    An option ties with it that reaches the target as surely and would cost no more in more than
+    one tail of an interval of that level. Costs are taken to be independent, though forecasts for the
     same data err together: more ties are told than there are.
 
     Args:
@@ -99,17 +101,28 @@ def choice_of(priced: Sequence[Priced], probability: float) -> Choice:
         one.name: probability_below(one.cost, best.cost) for one in priced if one is not best
     }
     tail = (1 - probability) / 2
+    ties = [
+        one.name
+        for one in able
+        if one is not best and probability_below(best.cost, one.cost) < 1 - tail
+    ]
+    if not able:
+        ties = [
+            one.name
+            for one in priced
+            if one.reaches >= best.reaches - _ABOUT_ALIKE and medians[one.name] < medians[best.name]
+        ]
     return Choice(
         recommended=best.name if able else None,
         best=best.name,
-        ties=tuple(one.name for one in able if one is not best and cheaper[one.name] > tail),
+        ties=tuple(ties),
         cheaper=cheaper,
         front=_front(priced, medians),
     )
 
 
 def probability_below(one: Distribution, other: Distribution) -> float:
-    """Return the probability that one number is below another; equal ones count half.
+    """Return the probability that one number is below another.
 
     Args:
         one: independent of the other.
@@ -119,9 +132,8 @@ def probability_below(one: Distribution, other: Distribution) -> float:
     values, shares = other.values[order], other.weights[order] / other.weights.sum()
     # Weight of the other at or above each place.
     above = np.concatenate([np.cumsum(shares[::-1])[::-1], [0.0]])
-    least = above[np.searchsorted(values, one.values, side="right")]
-    most = above[np.searchsorted(values, one.values, side="left")]
-    return float(((least + most) / 2 * one.weights).sum() / one.weights.sum())
+    won = above[np.searchsorted(values, one.values, side="right")]
+    return float((won * one.weights).sum() / one.weights.sum())
 
 
 def together(one: Distribution, other: Distribution) -> Distribution:

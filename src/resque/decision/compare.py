@@ -219,7 +219,10 @@ class Asked:
                 f"prices must be resque.Prices, such as Prices(per_hour=2.5); got {prices!r}."
             )
         if by == "money" and prices is None:
-            raise InputError("Money (by='money') needs prices=resque.Prices(per_kwh=..., ...).")
+            raise InputError(
+                "Money (by='money') needs prices=resque.Prices(per_kwh=..., per_hour=...), or "
+                "[prices] in an options file."
+            )
         return cls(
             target=target, by=by, confidence_level=confidence_level, grid=found, prices=prices
         )
@@ -487,7 +490,9 @@ def _with_other_targets(
             if found != choice.recommended:
                 yield Change(
                     kind="target",
-                    what=f"a target of {value:g}",
+                    what=f"a target of {value:g}"
+                    if choice.recommended is not None
+                    else f"the highest target within reach, {value:g}",
                     recommended=found,
                     differs=True,
                 )

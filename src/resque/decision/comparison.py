@@ -108,7 +108,8 @@ class Comparison:
         recommended: name of the cheapest option that reaches the target with the asked
             probability; None where none does.
         best: the same; where none does, the best that can be had: the likeliest to reach it.
-        ties: other options that do, whose costs cannot be told from it.
+        ties: other options that do, whose costs cannot be told from it; where none does, those
+            about as likely to reach it as the best one, and cheaper.
         options: those that could be looked at, in the order given.
         failures: name -> why it could not be looked at, or forecast.
         changes: what would change the answer.
@@ -166,11 +167,14 @@ class Comparison:
             cost = best.costs[measure]
             how = f"it takes {cost} of {word}" if self.by != "money" else f"it costs {cost}"
         if self.recommended is None:
-            return (
+            told = (
                 f"no option reaches {self.target.value:g} with {self.confidence_level:.0%} "
                 f"probability; the best that can be had is {best.name}: {how}, and reaches it "
                 f"with {likely}"
             )
+            alike = [self.option(name) for name in self.ties]
+            others = (f"{one.name} ({chance(one.reaches_target)})" for one in alike)
+            return f"{told}; about as likely, and cheaper: {', '.join(others)}" if alike else told
         if best.kind == "keep":
             how += f", which is the asked {self.target.value:g} with {likely} probability"
         else:

@@ -599,7 +599,9 @@ def _notes_of(
 
 def _of_another(update: Preflight, shift: ShiftIndex) -> list[str]:
     mine, theirs = update.signature.model, shift.signature.model
-    if mine == theirs:
+    # A model may go by two names; the same weights are the same model.
+    weights = update.signature.weights
+    if mine == theirs or (weights is not None and weights == shift.signature.weights):
         return []
     told = f"The pre-flight is of {mine!r}, and the profiles are of {theirs!r}"
     return [f"{told}: costs are those of the former."]

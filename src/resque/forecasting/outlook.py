@@ -18,7 +18,7 @@ from resque.forecasting.experience import (
 )
 from resque.forecasting.forecast import TrackRecord
 from resque.forecasting.outcome import outcome_of
-from resque.forecasting.predictors import CHANGE, Known, logit, share_of
+from resque.forecasting.predictors import CHANGE, ZERO_SHOT, Known, logit, share_of
 from resque.history.records import Accuracy, Recipe, Target
 
 if TYPE_CHECKING:
@@ -100,7 +100,17 @@ class Outlook:
         most = self.recipe.max_epochs
         # Beyond the longest curve known accuracy is taken to stay where it is.
         spent = np.where(reach, np.minimum(validations * interval, most), most)
+        if self._begins_below(target):
+            spent = np.maximum(spent, min(interval, most))
         return Distribution(spent, weights), float(weights[reach].sum() / weights.sum())
+
+    def _begins_below(self, target: Accuracy) -> bool:
+        """Return whether the model is known to be below a target before the first step."""
+        error = self.known.predictors.get("error_before")
+        # A fresh classifier knows nothing.
+        return self.recipe.start != "weights" or (
+            error is not None and error > ZERO_SHOT["error_before"](1 - target.value)
+        )
 
     def _curves(self) -> tuple[Floats, list[Learned]]:
         """Return the epochs at which accuracy is foretold, and what is learned of each."""

@@ -252,6 +252,8 @@ def _intervals(
     _rows(axes, [label for label, _ in estimates])
     if measure != "peak_accuracy":
         axes.set_xlim(left=0)
+    # Small sums of money have long numbers.
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(_axis_label(measure, unit))
 
 

@@ -611,7 +611,8 @@ def _required(preprocessing: Any, path: Path) -> Any:
     if preprocessing is None:
         raise InputError(
             f"{str(path)!r} holds images, and how to prepare them is not known; give a model "
-            "that brings its preprocessing, or name it (--image-size, --mean, --std)."
+            "that brings its preprocessing, or name it (--image-size, "
+            "--mean, --std; in an options file image_size, mean, std)."
         )
     return preprocessing
 
