@@ -125,7 +125,9 @@ def test_impossible_budgets(limits: dict[str, float], expected: str) -> None:
 def test_impossible_levels(level: float) -> None:
     with pytest.raises(resque.InputError) as error:
         Budget(max_epochs=3).judged(forecast_of(), confidence_level=level)
-    assert f"confidence_level must be above 0 and below 1; got {level!r}." == str(error.value)
+    hint = " For 90 % say 0.9." if level > 1 else ""
+    told = f"confidence_level must be above 0 and below 1; got {level!r}.{hint}"
+    assert told == str(error.value)
 
 
 def test_more_accuracy_than_the_target_is_a_conflict() -> None:

@@ -597,7 +597,8 @@ def _active_groups(rows: Sequence[_ClassPair]) -> np.ndarray:
 def checked_level(level: float) -> float:
     """Return a confidence level, or raise InputError unless it is above 0 and below 1."""
     if not 0 < level < 1:
-        raise InputError(f"confidence_level must be above 0 and below 1; got {level}.")
+        hint = f" For {level:g} % say {level / 100:g}." if 1 < level <= 100 else ""
+        raise InputError(f"confidence_level must be above 0 and below 1; got {level}.{hint}")
     return float(level)
 
 
