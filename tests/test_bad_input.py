@@ -928,7 +928,7 @@ def test_misspelt_path_of_the_second_side(refused: Refused, images: Path) -> Non
         (("--groups", "many"), ["--groups", "'many'"]),
         (("--batch-size", "0"), ["--batch-size", "0"]),
         (("--workers", "-1"), ["--workers", "-1"]),
-        (("--confidence-level", "90"), ["confidence", "above 0 and below 1", "90", "For 90 % say 0.9"]),
+        (("--confidence-level", "90"), ["confidence", "above 0 and below 1", "For 90 % say 0.9"]),
         (("--confidence-level", "0"), ["confidence", "above 0 and below 1", "0"]),
         (("--confidence-level", "high"), ["--confidence-level", "'high'"]),
         (("--labels", "none"), ["labels must be 'true' or 'predicted'", "'none'"]),

@@ -67,8 +67,8 @@ def choice_of(priced: Sequence[Priced], probability: float) -> Choice:
     Of equal medians the least mean is taken, and of these the option that is surest.
 
     An option ties with it that reaches the target as surely and would cost no more in more than
-    one tail of an interval of that level. Costs are taken to be independent, though forecasts for the
-    same data err together: more ties are told than there are.
+    one tail of an interval of that level. Costs are taken to be independent, though forecasts for
+    the same data err together: more ties are told than there are.
 
     Args:
         priced: the options.
