@@ -326,9 +326,10 @@ def test_demo_reports_its_steps() -> None:
         said.append, epochs=1, levels=levels, updates=[("gaussian blur", 0.1)], meter="none",
         confidence_level=LEVEL,
     )  # fmt: skip
-    assert len(said) == 4
+    assert len(said) == 5
     assert "gaussian noise" in said[1]
     assert "gaussian blur 0.1" in said[2]
+    assert "forecasting" in said[3]
 
 
 def test_demo_updates_meet_their_target(demo: DigitsDemo) -> None:

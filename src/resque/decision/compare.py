@@ -518,15 +518,42 @@ def _with_more_data(
 def _recommended(
     candidates: Sequence[Candidate], forecaster: Forecaster, asked: Asked
 ) -> str | None:
-    told = []
+    priced = []
     for one in candidates:
         try:
-            told.append(_told(one, forecaster, asked))
+            found = _priced(one, forecaster, asked)
         except InputError:
             # Too few updates tell of it: nobody can recommend it then.
             continue
-    priced = [p for one in told if (p := one.priced(asked.by))]
+        priced += [found] if found else []
     return choice_of(priced, asked.confidence_level).recommended if priced else None
+
+
+def _priced(one: Candidate, forecaster: Forecaster, asked: Asked) -> Priced | None:
+    """Return what matters of an option for a choice; None where its cost is not known."""
+    if one.preflight is None:
+        return _told(one, forecaster, asked).priced(asked.by)
+    expected = forecaster.expected(
+        one.preflight,
+        target=asked.target,
+        grid=asked.grid if one.grid is None else one.grid,
+        seconds_per_step=one.seconds_per_step,
+        joules_per_step=one.joules_per_step,
+    )
+    known = expected.distributions
+    cost = (
+        asked.prices.of(known)
+        if asked.by == "money" and asked.prices
+        else known.get(MEASURES[asked.by][0])
+    )
+    if cost is None:
+        return None
+    return Priced(
+        name=one.name,
+        cost=cost,
+        reaches=expected.reaches_target,
+        accuracy=known["peak_accuracy"].median(),
+    )
 
 
 def with_more(known: Preflight, times: int = _MORE_DATA) -> Preflight:

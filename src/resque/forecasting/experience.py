@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +17,7 @@ from scipy.special import ndtr, ndtri
 from resque.errors import InputError
 from resque.forecasting.outcome import Outcome, outcome_of
 from resque.forecasting.predictors import CHANGE, Known, Scale, known_of, logit
-from resque.forecasting.regression import Floats, Places, PooledRegression
+from resque.forecasting.regression import Floats, Places, PooledRegression, of_one_group
 from resque.history.records import Plateau, Target
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class Learned:
         names = []
         for name in (CHANGE, *unseen):
             labels = self.regression.rows.groups[name]
-            more = left_out | (labels[:, None] == labels[None, :])
+            more = left_out | of_one_group(labels, labels)
             if np.mean(more.all(axis=1)) < 0.5:
                 left_out = more
                 names.append(name)
@@ -392,11 +393,15 @@ def _peak(update: Update) -> Reading:
 def _best_until(update: Update, epoch: float) -> Reading:
     if not update.curve:
         return None
-    epochs = [point.epoch for point in update.curve]
-    best = np.maximum.accumulate([point.accuracy for point in update.curve])
-    value = float(np.interp(epoch, epochs, [logit(accuracy) for accuracy in best]))
+    after = bisect_right(update.curve, epoch, key=lambda point: point.epoch)
+    best = max(point.accuracy for point in update.curve[: max(after, 1)])
+    value = logit(best)
+    if 0 < after < len(update.curve):
+        last, following = update.curve[after - 1], update.curve[after]
+        share = (epoch - last.epoch) / (following.epoch - last.epoch)
+        value += share * (logit(max(best, following.accuracy)) - value)
     # On a plateau it stays where it was; otherwise more epochs might have made it better.
-    return value, epoch > epochs[-1] and update.ended != "plateau"
+    return value, epoch > update.curve[-1].epoch and update.ended != "plateau"
 
 
 def _over_probe(update: Update, what: str, meter: str | None) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -100,6 +101,21 @@ def forecast(
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """What an update may come to, as far as a choice between updates needs it.
+
+    Attributes:
+        distributions: measure -> distribution; of what it costs, and of the peak accuracy.
+        reaches_target: probability that the target is met before the recipe gives up.
+        missing: measure -> why nothing is known of it.
+    """
+
+    distributions: Mapping[str, Distribution]
+    reaches_target: float
+    missing: Mapping[str, str]
+
+
 class Forecaster:
     """Foretells updates from those of a history, and from the corpus as long as that is short.
 
@@ -131,12 +147,15 @@ class Forecaster:
         corpus: bool | Iterable[Update] = True,
     ) -> None:
         own = list(history) if history is not None else []
+        if corpus is True and not own:
+            self.experience = _of_the_package()
+            return
         variances = shipped_variances() if corpus is True else None
         if isinstance(corpus, bool):
             corpus = corpus_updates() if corpus else ()
-        ids = {update.id for update in own}
+        ids, starts = {u.id for u in own}, {u.started for u in own}
         # An id is the digest of a whole record, which takes a while for all of the corpus.
-        others = [update for update in corpus if not ids or update.id not in ids]
+        others = [u for u in corpus if u.started not in starts or u.id not in ids]
         self.experience = Experience(own, others, variances)
 
     def forecast(
@@ -152,47 +171,59 @@ class Forecaster:
         joules_per_step: float | None = None,
     ) -> Forecast:
         """Return what the update of a pre-flight would cost; see `resque.forecast`."""
+        checked_level(confidence_level)
+        asked = self._asked(preflight, target, recipe)
+        costs = _Costs.of(preflight, seconds_per_step, joules_per_step)
+        grid = grid_of(grid)
+        found = asked.forecast(costs, grid, confidence_level)
+        if not from_scratch or asked.outlook.recipe.start == "scratch":
+            return found
+        fresh = replace(asked.outlook.recipe, start="scratch", frozen="none")
+        scratch = self._asked(preflight, target, fresh)
+        return replace(found, from_scratch=scratch.forecast(costs, grid, confidence_level))
+
+    def expected(
+        self,
+        preflight: Preflight,
+        *,
+        target: Target,
+        grid: float | str | Grid | None = None,
+        seconds_per_step: float | None = None,
+        joules_per_step: float | None = None,
+    ) -> Expected:
+        """Return what the update of a pre-flight may cost and reach: much faster than a forecast.
+
+        For many targets: what accuracy is reached when is learned once for all of them.
+
+        Args:
+            preflight: see `resque.forecast`.
+            target: likewise.
+            grid: likewise.
+            seconds_per_step: likewise.
+            joules_per_step: likewise.
+
+        Raises:
+            InputError: an argument is impossible, or too few updates tell of it.
+        """
+        asked = self._asked(preflight, target, None)
+        costs = _Costs.of(preflight, seconds_per_step, joules_per_step)
+        return asked.expected(costs, grid_of(grid))
+
+    def _asked(self, preflight: Preflight, target: Target, recipe: Recipe | None) -> _Asked:
         if not isinstance(preflight, Preflight):
             raise InputError(
                 "preflight must be a Preflight, which resque.preflight or resque.load_preflight "
                 f"gives; got {type(preflight).__name__}."
             )
         checked_target(target)
-        checked_level(confidence_level)
-        for name, given in (
-            ("seconds_per_step", seconds_per_step), ("joules_per_step", joules_per_step),
-        ):  # fmt: skip
-            if given is not None and not (math.isfinite(given) and given > 0):
-                raise InputError(f"{name} must be above 0; got {given!r}.")
-        costs = _Costs.of(preflight, seconds_per_step, joules_per_step)
         recipe = preflight.recipe if recipe is None else recipe
         if recipe.batch_size != preflight.recipe.batch_size:
             raise InputError(
                 f"The pre-flight was made with batches of {preflight.recipe.batch_size}; got "
                 f"batch_size={recipe.batch_size}, of which it cannot tell. Make another."
             )
-        grid = grid_of(grid)
-        found = self._told(preflight, target, recipe, confidence_level, costs, grid)
-        if not from_scratch or recipe.start == "scratch":
-            return found
-        fresh = replace(recipe, start="scratch", frozen="none")
-        return replace(
-            found,
-            from_scratch=self._told(preflight, target, fresh, confidence_level, costs, grid),
-        )
-
-    def _told(
-        self,
-        preflight: Preflight,
-        target: Target,
-        recipe: Recipe,
-        level: float,
-        costs: _Costs,
-        grid: Grid | None,
-    ) -> Forecast:
         known = known_before(preflight.to_dict(), recipe=recipe)
-        outlook = Outlook(self.experience, known, target, recipe)
-        return _Asked(outlook, preflight, level).forecast(costs, grid)
+        return _Asked(Outlook(self.experience, known, target, recipe), preflight)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,6 +243,11 @@ class _Costs:
         cls, preflight: Preflight, seconds_per_step: float | None, joules_per_step: float | None
     ) -> _Costs:
         """Return those of the pre-flight's probe, or those of another machine."""
+        for name, given in (
+            ("seconds_per_step", seconds_per_step), ("joules_per_step", joules_per_step),
+        ):  # fmt: skip
+            if given is not None and not (math.isfinite(given) and given > 0):
+                raise InputError(f"{name} must be above 0; got {given!r}.")
         tried = preflight.probe
         seconds = None if tried is None else tried.seconds_per_step.median
         joules = tried.joules_per_step.median if tried and tried.joules_per_step else None
@@ -254,19 +290,12 @@ class _Asked:
 
     outlook: Outlook
     preflight: Preflight
-    level: float
 
-    def forecast(self, costs: _Costs, grid: Grid | None) -> Forecast:
-        """Return the estimates of all measures; of time, energy and carbon by equation 18."""
+    def expected(self, costs: _Costs, grid: Grid | None) -> Expected:
+        """Return what it may cost, by equation 18, and reach."""
         epochs, reaches = self.outlook.epochs()
         found: dict[str, Distribution] = {"epochs": epochs}
         missing: dict[str, str] = {}
-        for measure in ("gradient_norm", "parameter_change"):
-            of = self.outlook.of(measure, self.outlook.target)
-            if of is None:
-                missing[measure] = "too few updates have it"
-            else:
-                found[measure] = of.through(np.exp)
         found["peak_accuracy"] = self.outlook.needed(self.outlook.of("peak_accuracy")).through(
             share_of
         )
@@ -290,8 +319,20 @@ class _Asked:
             missing["carbon_kg"] = missing["energy_kwh"]
         else:
             found["carbon_kg"] = found["energy_kwh"].through(np.vectorize(grid.kg_of))
+        return Expected(distributions=found, reaches_target=reaches, missing=missing)
+
+    def forecast(self, costs: _Costs, grid: Grid | None, level: float) -> Forecast:
+        """Return the estimates of all measures."""
+        expected = self.expected(costs, grid)
+        found, missing = dict(expected.distributions), dict(expected.missing)
+        for measure in ("gradient_norm", "parameter_change"):
+            of = self.outlook.of(measure, self.outlook.target)
+            if of is None:
+                missing[measure] = "too few updates have it"
+            else:
+                found[measure] = of.through(np.exp)
         told = {
-            name: estimate_of(of, self.level, measure=name, unit=UNITS[name])
+            name: estimate_of(of, level, measure=name, unit=UNITS[name])
             for name, of in found.items()
         }
         return Forecast(
@@ -302,11 +343,11 @@ class _Asked:
             gradient_norm=told.get("gradient_norm"),
             parameter_change=told.get("parameter_change"),
             peak_accuracy=told["peak_accuracy"],
-            reaches_target=reaches,
+            reaches_target=expected.reaches_target,
             missing=missing,
             target=self.outlook.target,
             recipe=self.outlook.recipe,
-            confidence_level=self.level,
+            confidence_level=level,
             grid=grid,
             own_updates=int(self.outlook.experience.own.sum()),
             corpus_updates=int((~self.outlook.experience.own).sum()),
@@ -356,6 +397,12 @@ class _Asked:
                     f"No known update has reached {self.outlook.target.value:g}; the best {best:g}."
                 )
         return tuple(told)
+
+
+@cache
+def _of_the_package() -> Experience:
+    """Return what the corpus alone teaches: the same for everybody, and learned once."""
+    return Experience((), corpus_updates(), shipped_variances())
 
 
 def estimate_of(distribution: Distribution, level: float, *, measure: str, unit: str) -> Estimate:
