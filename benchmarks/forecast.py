@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--set-aside", action="store_true", help="what was set aside as well")
     parser.add_argument("--variances", action="store_true", help="fit the package's variances")
+    parser.add_argument("--workers", type=int, default=2, help="processes that share the work")
     given = parser.parse_args()
     updates = corpus_updates()
     if given.variances:
@@ -35,7 +36,11 @@ def main() -> None:
         asked = [u for u in corpus_updates(held_out=True) if u.labels.get("held_out")]
     start = time.perf_counter()
     page = forecast_page(
-        updates, ROOT / "docs", asked=asked, each=lambda word: print(word, flush=True)
+        updates,
+        ROOT / "docs",
+        asked=asked,
+        workers=given.workers,
+        each=lambda word: print(word, flush=True),
     )
     print(f"{page.relative_to(ROOT)} in {time.perf_counter() - start:.0f} s")
 

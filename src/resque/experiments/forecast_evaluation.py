@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -77,6 +80,7 @@ def evaluated(
     asked: Sequence[Update] | None = None,
     situations: Sequence[Situation] = SITUATIONS,
     methods: Sequence[Method] = BASELINES,
+    workers: int = 1,
     each: Callable[[str], None] = lambda _: None,
 ) -> tuple[Evaluated, ...]:
     """Return how well updates are foretold in each situation.
@@ -86,15 +90,16 @@ def evaluated(
         asked: those to be foretold, which may be others than those that are known; None for all.
         situations: those to be looked at.
         methods: what the forecast is compared with.
-        each: called with a word on what is being done.
+        workers: processes that share the work.
+        each: called with a word on what has been done.
     """
-    found = []
     rows: dict[HoldOut, list[Foretold]] = {}
+    for (hold_out, user), found_of in _done(updates, asked, situations, methods, workers):
+        rows.setdefault(hold_out, []).extend(found_of)
+        each(f"{hold_out}{f', {user}' if user else ''}: {len(found_of)} forecasts")
+    kinds = {update.id: update.labels["kind"] for update in (*updates, *(asked or ()))}
+    found = []
     for situation in situations:
-        if situation.hold_out not in rows:
-            each(situation.name)
-            rows[situation.hold_out] = list(_rows(updates, asked, situation.hold_out, methods))
-        kinds = {update.id: update.labels["kind"] for update in (*updates, *(asked or ()))}
         of = tuple(r for r in rows[situation.hold_out] if kinds[r.update] in situation.kinds)
         found.append(
             Evaluated(
@@ -107,34 +112,60 @@ def evaluated(
     return tuple(found)
 
 
+# A way to hold out, and the network of the user whose updates are foretold, "" for all.
+_Job: TypeAlias = tuple["HoldOut", str]
+
+
+def _done(
+    updates: Sequence[Update],
+    asked: Sequence[Update] | None,
+    situations: Sequence[Situation],
+    methods: Sequence[Method],
+    workers: int,
+) -> Iterator[tuple[_Job, list[Foretold]]]:
+    """Yield what comes of each part of the work, in one order however many share it."""
+    jobs = dict.fromkeys(
+        (situation.hold_out, user)
+        for situation in situations
+        for user in (_users(updates if asked is None else asked, situation.hold_out))
+    )
+    made = partial(_rows, updates, asked, methods)
+    if workers == 1:
+        yield from ((job, made(job)) for job in jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from zip(jobs, pool.map(made, jobs), strict=True)
+
+
+def _users(wanted: Sequence[Update], hold_out: HoldOut) -> list[str]:
+    # Users have one network each.
+    return sorted({update.labels["network"] for update in wanted}) if hold_out == "time" else [""]
+
+
 def _rows(
     updates: Sequence[Update],
     asked: Sequence[Update] | None,
-    hold_out: HoldOut,
     methods: Sequence[Method],
-) -> Iterator[Foretold]:
+    job: _Job,
+) -> list[Foretold]:
     targets: list[Target] = [PLATEAU, *ACCURACIES]
-    wanted = updates if asked is None else asked
-    if hold_out != "time":
-        if asked is None:
-            yield from foretold(updates, hold_out=hold_out, targets=targets, methods=methods)
-            return
-        # What was set aside is foretold from the rest alone, and drawn with its other seeds.
-        cells = {update.id: update.labels["cell"].rpartition("|")[0] for update in asked}
-        for row in foretold(
-            asked, others=updates, hold_out="all", targets=targets, methods=methods
-        ):
-            yield replace(row, group=cells[row.update])
-        return
-    # Users have one network each; the rest of the corpus, without it, is what everybody has.
-    for name in sorted({update.labels["network"] for update in wanted}):
-        own = sorted((u for u in wanted if u.labels["network"] == name), key=lambda u: u.started)
-        others = [u for u in updates if u.labels["network"] != name]
-        for row in foretold(
+    hold_out, user = job
+    if hold_out == "time":
+        # The rest of the corpus, without the user's network, is what everybody has.
+        wanted = updates if asked is None else asked
+        own = sorted((u for u in wanted if u.labels["network"] == user), key=lambda u: u.started)
+        others = [u for u in updates if u.labels["network"] != user]
+        rows = foretold(
             own, others=others, hold_out="time", targets=targets, methods=methods,
             from_update=OWN_UPDATES,
-        ):  # fmt: skip
-            yield replace(row, group=name)
+        )  # fmt: skip
+        return [replace(row, group=user) for row in rows]
+    if asked is None:
+        return list(foretold(updates, hold_out=hold_out, targets=targets, methods=methods))
+    # What was set aside is foretold from the rest alone, and drawn with its other seeds.
+    cells = {update.id: update.labels["cell"].rpartition("|")[0] for update in asked}
+    rows = foretold(asked, others=updates, hold_out="all", targets=targets, methods=methods)
+    return [replace(row, group=cells[row.update]) for row in rows]
 
 
 def _scores(rows: Sequence[Foretold]) -> tuple[Score, ...]:

@@ -48,6 +48,7 @@ def forecast_page(
     folder: Path | str,
     *,
     asked: Sequence[Update] | None = None,
+    workers: int = 1,
     each: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Return the path of the page on forecasts, written with its figures to a folder.
@@ -57,6 +58,7 @@ def forecast_page(
         folder: that is there; the page is forecast.md in it, the figures lie in forecast/.
         asked: updates that were set aside in advance, to be foretold from the others; None while
             they are not to be looked at.
+        workers: processes that share the work.
         each: called with a word on what is being done.
 
     Raises:
@@ -68,7 +70,7 @@ def forecast_page(
     figures = page.with_suffix("")
     figures.mkdir(exist_ok=True)
     blocks = list(_introduction(updates, asked))
-    found = evaluated(updates, each=each)
+    found = evaluated(updates, workers=workers, each=each)
     blocks += _of_aims(found, updates)
     for one in found:
         blocks += _of_situation(one)

@@ -287,7 +287,7 @@ def _at_target(
     past = [(at, u, e, p) for at, u in of if (e := read(u)) and (p := peak(u))]
     if not asked or sum(not epochs[1] for *_, epochs, _ in past) < _FEWEST_KNOWN:
         return
-    known = [known_of(update) for _, update, _, _ in past]
+    known = [experience.known[at] for at, *_ in past]
     own_updates = experience.own[[at for at, *_ in past]]
     paid = scaled(np.array([_paid(update, target)[0] for _, update, _, _ in past]), target)
     paid_censored = np.array([epochs[1] for *_, epochs, _ in past])

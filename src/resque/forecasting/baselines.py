@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -87,7 +88,8 @@ class Baseline:
         """
         if not self.predictors and own.sum() >= _FEWEST:
             known, y = [k for k, mine in zip(known, own, strict=True) if mine], y[own]
-        alike = np.array([_kind(k) == _kind(asked) for k in known])
+        kind = _kind(asked)
+        alike = np.array([_kind(k) == kind for k in known])
         if alike.sum() < _FEWEST:
             alike = np.ones(len(known), dtype=bool)
         known, y = [k for k, same in zip(known, alike, strict=True) if same], y[alike]
@@ -126,7 +128,12 @@ def _line(x: Floats, y: Floats, at: float) -> tuple[float, Floats]:
 
 
 def _of(name: str) -> Predictor:
-    return lambda known: known.predictors.get(name)
+    # Unlike a lambda it can be handed to another process.
+    return partial(_read, name)
+
+
+def _read(name: str, known: Known) -> float | None:
+    return known.predictors.get(name)
 
 
 def _index(known: Known) -> float | None:

@@ -231,8 +231,9 @@ class Experience:
                 "not used. Add updates, or use the corpus."
             )
         self.own = np.arange(len(self.updates)) < len(own)
-        self.scale = Scale.of(known := [known_of(update) for update in self.updates])
-        self.rows = self.scale.rows(known)
+        self.known = tuple(known_of(update) for update in self.updates)
+        self.scale = Scale.of(self.known)
+        self.rows = self.scale.rows(self.known)
         # Beyond its last epoch no learning curve is known.
         self.longest = max((u.curve[-1].epoch for u in self.updates if u.curve), default=0.0)
         self._variances: dict[str, Mapping[str, float]] = dict(variances or {})
