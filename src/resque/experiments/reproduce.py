@@ -114,7 +114,7 @@ PRESETS: Mapping[str, Preset] = {
         scratch_recipe="scratch",
     ),
     "cpu": Preset(
-        networks=("vgg16", "resnet18", "vit"),
+        networks=("vgg16", "vit"),
         data=("fashion_mnist", "cifar10"),
         scratch_levels=(4,),
         tasks=_every_task(("fashion_mnist", "cifar10"), _TARGETS),
