@@ -397,7 +397,7 @@ def test_view_has_median_interval_and_unit() -> None:
     assert "epochs 5 1 to 10 epochs" in lines
     assert "time 30 6 to 60 min" in lines
     assert "energy 0.5 0.1 to 1 kWh" in lines
-    assert "carbon 0.05 0.01 to 0.1 kg CO2e" in lines
+    assert "carbon 50 10 to 100 g CO2e" in lines
     assert "peak accuracy 0.85 0.81 to 0.9" in lines
     assert "no gradient norm: the pre-flight measured none" in lines
     assert "its target is met with 90% probability" in lines

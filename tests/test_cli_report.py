@@ -233,7 +233,7 @@ def looked_at(known: Preflight, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("options.preflights").mkdir()
     for option in options_file.read_options("options.toml").options:
         if option.name in kept:
-            name = f"{option._file_name}-{option._digest('none')}.json"
+            name = f"{option._file_name}-{option._digest('none', None)}.json"
             kept[option.name].save(Path("options.preflights") / name)
     # A model that is looked at is loaded first, and there is no such module.
     monkeypatch.setattr(NamedOption, "_loaded", lambda self: (None, None))

@@ -7,6 +7,7 @@ command of ours, run in this process; what a console block shows below it must b
 from __future__ import annotations
 
 import ast
+import dataclasses
 import doctest
 import importlib
 import inspect
@@ -192,8 +193,21 @@ def test_docstrings_name_the_parameters(name: str) -> None:
             assert isinstance(constructor, ast.FunctionDef)
             assert parameters(constructor) == entries(told, "Args"), f"{name}.{node.name}"
         if "\nAttributes:" in told:
-            fields = [n.target.id for n in node.body if isinstance(n, ast.AnnAssign)]
-            assert fields == entries(told, "Attributes"), f"{name}.{node.name}"
+            named = entries(told, "Attributes")
+            fields = [
+                n.target.id
+                for n in node.body
+                if isinstance(n, ast.AnnAssign)
+                and n.target.id != "_"
+                and not ast.unparse(n.annotation).startswith("ClassVar")
+            ]
+            if any(getattr(base, "id", "").startswith("_") for base in node.bases):
+                # What is taken over from a class that is not public is told of here as well.
+                fields = [field.name for field in dataclasses.fields(getattr(module, node.name))]
+            if "those of `" in told.partition("\n")[0]:
+                # Another class tells of the rest.
+                fields = [field for field in fields if field in named]
+            assert fields == named, f"{name}.{node.name}"
 
 
 def test_site_builds_and_fetches_nothing(tmp_path: Path) -> None:

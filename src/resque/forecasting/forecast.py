@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from resque.forecasting.experience import Distribution
 from resque.history.records import (
     JOULES_PER_KWH,
     Grid,
@@ -18,6 +17,10 @@ from resque.history.records import (
 )
 from resque.notebook import shown_in_notebook
 from resque.representation.signature import Signature
+
+if TYPE_CHECKING:
+    # Terminal views need what a forecast is, and neither numpy nor torch.
+    from resque.forecasting.experience import Distribution
 
 FORMAT = "resque.Forecast/1"
 UNITS: Mapping[str, str] = {

@@ -184,9 +184,7 @@ class PooledRegression:
         known = variances is not None and {*self._parts, NOISE} <= variances.keys()
         self.variances = dict(variances or {}) if known else self._fit()
         self._pseudo, self._extra = self._sites(self.variances)
-        covariance = self._covariance(self.variances)
-        covariance[np.diag_indices(len(y))] += self.variances[NOISE] + self._extra
-        self._factor = cho_factor(covariance, lower=True)
+        self._factor = cho_factor(self._noisy(), lower=True)
         self._weights = cho_solve(self._factor, self._pseudo)
 
     def predict(self, rows: Rows) -> Predicted:
@@ -213,22 +211,40 @@ class PooledRegression:
         Args:
             left_out: (rows, rows) of bool: which rows are unknown when a row is foretold.
         """
+        several = len(self.rows)
+        covariance = self._noisy()
         inverse = _inverse(self._factor)
-        mean, variance = np.full(len(self.rows), np.nan), np.full(len(self.rows), np.nan)
-        left_out = left_out | np.eye(len(self.rows), dtype=bool)
-        for block, members in _alike(left_out):
-            if len(block) == len(self.rows):
+        mean, variance = np.full(several, np.nan), np.full(several, np.nan)
+        for block, members in _alike(left_out | np.eye(several, dtype=bool)):
+            if len(block) == several:
                 continue
-            at = np.searchsorted(block, members)
-            unknown = np.eye(len(block))[:, at]
-            columns = np.linalg.solve(inverse[np.ix_(block, block)], unknown)
-            mean[members] = self._pseudo[members] - columns.T @ self._weights[block]
-            variance[members] = columns[at, np.arange(len(at))] - self._extra[members]
+            if 2 * len(block) > several:
+                # The rest is the smaller matrix: what it says of the rows, from nothing.
+                rest = np.setdiff1d(np.arange(several), block, assume_unique=True)
+                factor = cho_factor(covariance[np.ix_(rest, rest)], lower=True)
+                across = covariance[np.ix_(rest, members)]
+                solved = cho_solve(factor, across)
+                mean[members] = solved.T @ self._pseudo[rest]
+                explained = (across * solved).sum(axis=0)
+                variance[members] = covariance[members, members] - explained
+            else:
+                at = np.searchsorted(block, members)
+                unknown = np.eye(len(block))[:, at]
+                columns = np.linalg.solve(inverse[np.ix_(block, block)], unknown)
+                mean[members] = self._pseudo[members] - columns.T @ self._weights[block]
+                variance[members] = columns[at, np.arange(len(at))]
+            variance[members] -= self._extra[members]
         return self._in_units(mean, variance)
 
     def _in_units(self, mean: Floats, variance: Floats) -> Predicted:
         sd = np.sqrt(np.maximum(variance, self.variances[NOISE]))
         return Predicted(self._centre + self._scale * mean, self._scale * sd)
+
+    def _noisy(self) -> Floats:
+        """Return the covariance of what was observed (rows, rows)."""
+        covariance = self._covariance(self.variances)
+        covariance[np.diag_indices(len(covariance))] += self.variances[NOISE] + self._extra
+        return covariance
 
     def _covariance(self, variances: Mapping[str, float]) -> Floats:
         total: Floats = np.full((len(self.rows), len(self.rows)), _CONSTANT)

@@ -184,9 +184,7 @@ class Update:
 
         The grid is no part of it: an update costed for another grid is the same update.
         """
-        said = {key: value for key, value in self._content().items() if key != "grid"}
-        content = json.dumps(said, sort_keys=True, allow_nan=False)
-        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        return _digest(self._content())
 
     @property
     def start(self) -> str | None:
@@ -282,7 +280,9 @@ class Update:
                 | {name: values[name] and reading_from_dict(values[name]) for name in _READINGS}
             )
             _require_types(read)
-            same = values["id"] == read.id
+            # Of what was written, which is the same and is there already.
+            written = {"format", *(f.name for f in fields(cls))}
+            same = values["id"] == _digest({key: values[key] for key in written})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"This update is damaged ({type(error).__name__}: {error})."
@@ -339,6 +339,12 @@ class Update:
             content[name] = dict(getattr(self, name))
         content["curve"] = [fields_of(point) for point in self.curve]
         return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    said = {key: value for key, value in content.items() if key != "grid"}
+    text = json.dumps(said, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _require_types(update: Update) -> None:

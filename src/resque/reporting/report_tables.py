@@ -65,7 +65,7 @@ class Table:
         >>> table.to_csv().splitlines()
         ['part,energy_kwh', 'cpu,0.25']
         >>> print(table.to_markdown().splitlines()[-1])
-        | cpu | 250 Wh |
+        | cpu | 0.25 kWh |
     """
 
     name: str
