@@ -249,6 +249,10 @@ def test_models_are_compared(forecaster: Forecaster) -> None:
         correct = int((model(inputs).argmax(1) == labels).sum())
     kept_one = candidate(resque.Keep(model), problem(1, 0.5), problem(2, 0.5), progress=False)
     assert (kept_one.correct, kept_one.examples) == (correct, 120)
+    assert Candidate.from_dict(kept_one.to_dict()) == kept_one
+    signatures = [one.signature for one in found.options]
+    assert all(one is not None and one.weights == signatures[1].weights for one in signatures)
+    assert signatures[0] == kept_one.signature
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     json.dumps(found.to_dict(), allow_nan=False)
 

@@ -70,7 +70,8 @@ def comparison_of(**changes: Any) -> Comparison:
     def option(name: str, kwh: float, reaches: float, cheaper: float | None) -> Compared:
         cost = Estimate(median=kwh, lower=0.5 * kwh, upper=2 * kwh, unit="kWh")
         return Compared(
-            name=name, kind="retrain" if kwh else "keep", model="m" if kwh else None,
+            name=name, kind="retrain" if kwh else "keep",
+            signature=replace(SIGNATURE, model="m") if kwh else None,
             costs={"epochs": replace(cost, unit="epochs"), "duration_s": None, "energy_kwh": cost,
                    "carbon_kg": None, "money": None},
             missing={"carbon_kg": "no grid was given"},
@@ -378,7 +379,7 @@ def test_whatever_users_wrote_stays_words(known: Preflight) -> None:
         preflight=replace(known, notes=(HOSTILE,), missing=dict.fromkeys(known.missing, HOSTILE)),
         forecast=forecast_of(notes=(HOSTILE,), machine=HOSTILE, signature=hostile),
         comparison=comparison_of(
-            options=(replace(comparison_of().options[0], name=HOSTILE, model=HOSTILE),),
+            options=(replace(comparison_of().options[0], name=HOSTILE, signature=hostile),),
             best=HOSTILE, recommended=HOSTILE, failures={HOSTILE: HOSTILE},
         ),
         history=[replace(u, labels={HOSTILE: HOSTILE}) for u in updates_of(2)],

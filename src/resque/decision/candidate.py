@@ -18,6 +18,7 @@ from resque.forecasting.preflight import Preflight, preflight
 from resque.history.records import Grid, Recipe
 from resque.index.profile import profile
 from resque.measure.batches import TrainingData, labels_of
+from resque.representation.signature import Signature
 from resque.representation.sources import as_source
 from resque.representation.stream import device_of, same_random_state
 from resque.rivals.observations import observe
@@ -40,6 +41,7 @@ class Candidate:
         correct: of a kept model, new examples that it classifies correctly already.
         examples: of those that it was asked.
         preflight: of an option that trains.
+        signature: of the pass of a kept model; None where it is not known.
         grid: see `Retrain`.
         seconds_per_step: likewise.
         joules_per_step: likewise.
@@ -55,6 +57,7 @@ class Candidate:
     correct: int = 0
     examples: int = 0
     preflight: Preflight | None = None
+    signature: Signature | None = None
     grid: float | str | Grid | None = None
     seconds_per_step: float | None = None
     joules_per_step: float | None = None
@@ -68,6 +71,7 @@ class Candidate:
             "correct": self.correct,
             "examples": self.examples,
             "preflight": self.preflight and self.preflight.to_dict(),
+            "signature": self.signature and self.signature.to_dict(),
         }
 
     @classmethod
@@ -81,9 +85,13 @@ class Candidate:
         if found.pop("format", None) != FORMAT or found.get("kind") not in get_args(Kind):
             raise InputError(f"This is no option that was looked at; expected format {FORMAT!r}.")
         try:
-            known = found.pop("preflight")
-            return cls(preflight=known and Preflight.from_dict(known), **found)
-        except (KeyError, TypeError) as error:
+            known, signature = found.pop("preflight"), found.pop("signature", None)
+            return cls(
+                preflight=known and Preflight.from_dict(known),
+                signature=signature and Signature.from_dict(signature),
+                **found,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"This option is incomplete: {error}. Look at it anew.") from error
 
     def save(self, path: Path | str) -> None:
@@ -184,7 +192,10 @@ def _kept(option: Keep, data: Any, names: list[str] | None, progress: bool) -> C
     if data is None:
         raise InputError(f"The option {option.name!r} has no data to be tried on; give data=.")
     names = _numbers_of_outputs(option.model, data) if names is None else names
-    outputs = profile(option.model, data, class_names=names, progress=progress).outputs
+    made = profile(
+        option.model, data, class_names=names, model_name=option.model_name, progress=progress
+    )
+    outputs = made.outputs
     if outputs is None or not outputs.labelled:
         raise InputError(
             f"The option {option.name!r} cannot be judged: the data have no labels, or the model "
@@ -197,6 +208,7 @@ def _kept(option: Keep, data: Any, names: list[str] | None, progress: bool) -> C
         kind="keep",
         correct=int(outputs.correct.sum()),
         examples=int(outputs.counts.sum()),
+        signature=made.signature,
     )
 
 

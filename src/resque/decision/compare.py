@@ -417,7 +417,7 @@ def _compared(one: _Told, choice: Choice) -> Compared:
     return Compared(
         name=name,
         kind=one.candidate.kind,
-        model=one.forecast.signature.model if one.forecast else None,
+        signature=one.forecast.signature if one.forecast else one.candidate.signature,
         costs=one.costs,
         missing=one.missing,
         peak_accuracy=one.peak_accuracy,

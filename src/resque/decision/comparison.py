@@ -11,6 +11,7 @@ from resque.errors import InputError
 from resque.forecasting.forecast import Estimate, Forecast, chance
 from resque.history.records import Accuracy, fields_of, target_to_dict
 from resque.notebook import shown_in_notebook
+from resque.representation.signature import Signature
 
 FORMAT = "resque.Comparison/1"
 # What options are compared by -> measure, and the word for it.
@@ -29,7 +30,7 @@ class Compared:
     Attributes:
         name: of the option.
         kind: "keep", "retrain" or "from scratch".
-        model: its name in the signature; None for a kept one.
+        signature: of the pass over the new data; None where it is not known.
         costs: measure ("epochs", "duration_s", "energy_kwh", "carbon_kg", "money") -> what it
             would come to; None where that is not known.
         missing: measure -> why it is not known.
@@ -51,7 +52,7 @@ class Compared:
 
     name: str
     kind: Kind
-    model: str | None
+    signature: Signature | None
     costs: Mapping[str, Estimate | None]
     missing: Mapping[str, str]
     peak_accuracy: Estimate
@@ -60,12 +61,18 @@ class Compared:
     cheaper: float | None
     forecast: Forecast | None
 
+    @property
+    def model(self) -> str | None:
+        """Name of the model in the signature."""
+        return self.signature.model if self.signature else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the option as plain JSON types."""
         return {
             "name": self.name,
             "kind": self.kind,
             "model": self.model,
+            "signature": self.signature and self.signature.to_dict(),
             **{name: e and fields_of(e) for name, e in self.costs.items()},
             "peak_accuracy": fields_of(self.peak_accuracy),
             "reaches_target": self.reaches_target,

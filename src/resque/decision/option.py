@@ -31,6 +31,7 @@ class Keep:
         name: of the option.
         data: labelled new data as this model takes them, on which its accuracy is measured; None
             for those of the comparison.
+        model_name: see `resque.profile`.
 
     Example:
         >>> import torch
@@ -43,6 +44,7 @@ class Keep:
     name: str = "keep"
     _: KW_ONLY
     data: Any = None
+    model_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

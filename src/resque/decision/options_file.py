@@ -217,7 +217,8 @@ class NamedOption:
         )
         if self.kind == "keep":
             held = data.validation if data.validation is not None else data.training
-            return Keep(loaded.model, self.name, data=held), data.class_names
+            kept = Keep(loaded.model, self.name, data=held, model_name=loaded.name)
+            return kept, data.class_names
         told: dict[str, Any] = {
             "recipe": self.recipe,
             "training": data.training,
