@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -756,6 +756,8 @@ def test_doctor_refuses_impossible_loads(seconds: str, capsys: pytest.CaptureFix
 @pytest.fixture
 def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demonstration with one epoch and two levels of one kind; the whole takes a minute."""
+    for name in ("RETRAINING", "SCRATCH"):
+        monkeypatch.setattr(digits, name, replace(getattr(digits, name), max_epochs=4))
     short = partial(
         digits.digits_demo,
         epochs=1,

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from scipy import ndimage, stats
 from torch import Tensor
 
 import resque
+from resque.experiments import digits
 from resque.experiments.digits import LEVELS, DigitsDemo, digits_demo
 from resque.experiments.shifts import gaussian_blur, gaussian_noise, salt_and_pepper
 from resque.reporting.terminal import demo_view
@@ -215,6 +217,13 @@ def test_gaussian_blur_treats_channels_alone() -> None:
 # --- the demonstration -------------------------------------------------------------------------
 
 
+@pytest.fixture
+def short_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates that give up after four epochs: a network of one epoch takes all of its sixty."""
+    for name in ("RETRAINING", "SCRATCH"):
+        monkeypatch.setattr(digits, name, replace(getattr(digits, name), max_epochs=4))
+
+
 @pytest.fixture(scope="module")
 def demo() -> DigitsDemo:
     """The demonstration: both networks trained, all shifts measured, three updates made."""
@@ -284,6 +293,7 @@ def test_demo_is_plain_json(demo: DigitsDemo) -> None:
     assert found["task"]["value"] == demo.task.value
 
 
+@pytest.mark.usefixtures("short_updates")
 def test_demo_gives_the_same_numbers_again() -> None:
     """Neither the random state nor the number of threads changes a digit of the result."""
     levels = {kind: (0.0, strengths[2]) for kind, strengths in LEVELS.items()}
@@ -318,6 +328,7 @@ def without_costs(found: Any) -> Any:
     return {key: without_costs(value) for key, value in found.items() if key not in timed}
 
 
+@pytest.mark.usefixtures("short_updates")
 def test_demo_reports_its_steps() -> None:
     """Before each step a sentence says what is being done."""
     said: list[str] = []
