@@ -53,6 +53,16 @@ def test_intervals_cover() -> None:
     assert np.mean(covered) == pytest.approx(0.9, abs=0.073)
 
 
+def test_updates_without_a_preflight_are_said_to_tell_little(forecaster: Forecaster) -> None:
+    """With how many they are; nothing is said where each has its own."""
+    told = "Own updates without a pre-flight"
+    found = forecaster.forecast(asked(1.0), target=TARGET, from_scratch=False)
+    assert not any(note.startswith(told) for note in found.notes)
+    updates = [replace(u, preflight=None) if at < 7 else u for at, u in enumerate(simulated(60))]
+    found = Forecaster(updates, corpus=False).forecast(asked(1.0), target=TARGET)
+    assert any(note.startswith(f"{told}: 7 of 60.") for note in found.notes)
+
+
 def test_own_updates_take_over_from_others() -> None:
     """The user's updates take twice as long as those of the others; their network is new."""
     others = simulated(150, level=2.0, seed=1)

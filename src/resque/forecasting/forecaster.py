@@ -377,6 +377,14 @@ class _Asked:
                 f"Beyond all that the known updates show: {', '.join(beyond)}. The forecast "
                 "extrapolates, and its intervals widen."
             )
+        experience = self.outlook.experience
+        own = [u for u, mine in zip(experience.updates, experience.own, strict=True) if mine]
+        blind = sum(update.preflight is None for update in own)
+        if blind:
+            told.append(
+                f"Own updates without a pre-flight: {blind} of {len(own)}. Little was known of "
+                "them before, so they tell little; give the next one its pre-flight."
+            )
         if self.preflight.probe is not None and not trained_alike(
             self.outlook.recipe, self.preflight.recipe
         ):
