@@ -34,6 +34,10 @@ _BEYOND = 3.0
 _SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 # Updates to learn from.
 _FEWEST = 2
+# Where on a learning curve its variances are fitted.
+_CURVE = "accuracy at 4"
+# Regressions on what updates came to at one target or another; each takes some megabytes.
+_REMEMBERED = 24
 
 # The value of an update on the scale of a regression, and whether it is a lower bound.
 Reading: TypeAlias = tuple[float, bool] | None
@@ -236,7 +240,8 @@ class Experience:
         self.rows = self.scale.rows(self.known)
         # Beyond its last epoch no learning curve is known.
         self.longest = max((u.curve[-1].epoch for u in self.updates if u.curve), default=0.0)
-        self._variances: dict[str, Mapping[str, float]] = dict(variances or {})
+        self._variances = dict(variances or {})
+        self._fits: dict[tuple[str, Target | None], Mapping[str, float]] = {}
         self._learned: dict[tuple[str, Target | None], Learned | None] = {}
 
     def learned(self, measure: str, target: Target | None = None) -> Learned | None:
@@ -248,7 +253,13 @@ class Experience:
         """
         key = measure, target
         if key not in self._learned:
-            self._learned[key] = self._fitted(measure, target)
+            found = self._fitted(measure, target)
+            # Learning curves serve every target; of other targets few are asked for again.
+            of_targets = [each for each in self._learned if each[1] is not None]
+            if target is not None and len(of_targets) >= _REMEMBERED:
+                self._learned.pop(of_targets[0], None)
+            self._learned[key] = found
+            return found
         return self._learned[key]
 
     def fitted_variances(self) -> dict[str, Mapping[str, float]]:
@@ -306,11 +317,13 @@ class Experience:
         places = np.array([place for place, _, _ in found])
         y = np.array([value for _, value, _ in found])
         censored = np.array([bound for _, _, bound in found])
-        regression = PooledRegression(
-            self.rows[places], y, censored, variances=self._variances.get(_kind(measure))
-        )
-        # Learning curves have the same variances at all their epochs.
-        self._variances.setdefault(_kind(measure), regression.variances)
+        kind = _kind(measure), target
+        if kind[0] == _kind(_CURVE) and measure != _CURVE and kind[0] not in self._variances:
+            # Learning curves have the same variances at all their epochs: those of the middle.
+            self.learned(_CURVE)
+        variances = self._variances.get(kind[0], self._fits.get(kind))
+        regression = PooledRegression(self.rows[places], y, censored, variances=variances)
+        self._fits.setdefault(kind, regression.variances)
         return Learned(places, y, censored, regression)
 
 

@@ -76,6 +76,8 @@ class Outlook:
         # An update ends with a validation.
         interval = self.recipe.validation_interval
         epochs = np.round(unscaled(found.values, self.target) / interval) * interval
+        soonest = math.ceil(self.target.patience / interval - 1e-9) * interval
+        epochs = np.maximum(epochs, soonest)
         return Distribution(np.minimum(epochs, most), found.weights, found.updates), reaches
 
     def _epochs_to(self, target: Accuracy) -> tuple[Distribution, float]:
@@ -115,6 +117,12 @@ class Outlook:
     def _curves(self) -> tuple[Floats, list[Learned]]:
         """Return the epochs at which accuracy is foretold, and what is learned of each."""
         last = min(self.recipe.max_epochs, self.experience.longest)
+        if not last:
+            raise InputError(
+                f"None of the {len(self.experience.updates)} known updates has a learning curve "
+                "(curve), which an accuracy is forecast from. Measure updates with one, use the "
+                "corpus, or ask for a plateau."
+            )
         epochs = [0.0, *(2.0**k for k in range(-1, 30) if 2.0**k < last), last]
         learned = [self.needed(self.experience.learned(f"accuracy at {e:g}")) for e in epochs]
         return np.array(epochs), learned

@@ -179,11 +179,12 @@ class PooledRegression:
         # With a single exact row, or equal ones, there is no scale to be had from them.
         self._scale = float(np.std(y[exact])) or float(np.std(y)) or 1.0
         self._y = (y - self._centre) / self._scale
-        self._parts = _within(rows)
+        parts = _within(rows)
         # Those of other parts than there are say nothing.
-        known = variances is not None and {*self._parts, NOISE} <= variances.keys()
-        self.variances = dict(variances or {}) if known else self._fit()
-        self._pseudo, self._extra = self._sites(self.variances)
+        known = variances is not None and {*parts, NOISE} <= variances.keys()
+        self.variances = dict(variances or {}) if known else self._fit(parts)
+        self._prior = _summed(parts, self.variances)
+        self._pseudo, self._extra = self._sites(self._prior, self.variances[NOISE])
         self._factor = cho_factor(self._noisy(), lower=True)
         self._weights = cho_solve(self._factor, self._pseudo)
 
@@ -242,20 +243,14 @@ class PooledRegression:
 
     def _noisy(self) -> Floats:
         """Return the covariance of what was observed (rows, rows)."""
-        covariance = self._covariance(self.variances)
+        covariance = self._prior.copy()
         covariance[np.diag_indices(len(covariance))] += self.variances[NOISE] + self._extra
         return covariance
 
-    def _covariance(self, variances: Mapping[str, float]) -> Floats:
-        total: Floats = np.full((len(self.rows), len(self.rows)), _CONSTANT)
-        for name, part in self._parts.items():
-            total += variances[name] * part
-        return total
-
-    def _fit(self) -> dict[str, float]:
-        names = [*self._parts, NOISE]
+    def _fit(self, named: Mapping[str, Floats]) -> dict[str, float]:
+        names = [*named, NOISE]
         logs = np.full(len(names), math.log(_PRIOR_VARIANCE))
-        parts = np.array([part.ravel() for part in self._parts.values()])
+        parts = np.array([part.ravel() for part in named.values()])
         # The rows that are censored count as what the variances of the round before make of them.
         pseudo, extra = self._y, np.zeros(len(self.rows))
 
@@ -278,16 +273,14 @@ class PooledRegression:
             )  # fmt: skip
             logs = found.x
             variances = dict(zip(names, np.exp(logs).tolist(), strict=True))
-            pseudo, extra = self._sites(variances)
+            pseudo, extra = self._sites(_summed(named, variances), variances[NOISE])
         return variances
 
-    def _sites(self, variances: Mapping[str, float]) -> tuple[Floats, Floats]:
+    def _sites(self, covariance: Floats, noise: float) -> tuple[Floats, Floats]:
         """Return as what exact rows the censored ones count: y (rows,), and the noise of each."""
         pseudo, extra = self._y.copy(), np.zeros(len(self.rows))
         if self.exact.all():
             return pseudo, extra
-        noise = variances[NOISE]
-        covariance = self._covariance(variances)
         exact, rest = np.flatnonzero(self.exact), np.flatnonzero(~self.exact)
         # What the exact rows say of the others, which is all that is needed of them.
         known = covariance[np.ix_(exact, exact)] + noise * np.eye(len(exact))
@@ -317,6 +310,14 @@ class PooledRegression:
                 break
         pseudo[rest], extra[rest] = shift / precision, 1 / precision - noise
         return pseudo, extra
+
+
+def _summed(parts: Mapping[str, Floats], variances: Mapping[str, float]) -> Floats:
+    """Return the covariance of what is observed, without its noise (rows, rows)."""
+    total: Floats = np.full(next(iter(parts.values())).shape, _CONSTANT)
+    for name, part in parts.items():
+        total += variances[name] * part
+    return total
 
 
 def _inverse(factor: tuple[Floats, bool]) -> Floats:
