@@ -392,3 +392,25 @@ def test_a_model_to_keep_must_know_the_classes() -> None:
         candidate(resque.Keep(nn.Linear(6, 2)), problem(0), progress=False)
     with pytest.raises(InputError, match="'keep' cannot be judged"):
         candidate(resque.Keep(network()), problem(0)[0], progress=False)
+
+
+def test_a_model_to_keep_may_need_its_layer_named() -> None:
+    """As for one to retrain; the signature says which, and how the data were prepared."""
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(6, 8)
+            self.head = nn.Parameter(torch.randn(8, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x).relu() @ self.head
+
+    with pytest.raises(InputError, match="Name the layer"):
+        candidate(resque.Keep(Functional()), problem(0), progress=False)
+    option = resque.Keep(Functional(), layer="body", preprocessing="as they are")
+    found = candidate(option, problem(0), progress=False)
+    assert found.examples == 120
+    assert found.signature is not None
+    assert found.signature.layer == "body"
+    assert found.signature.preprocessing == "as they are"

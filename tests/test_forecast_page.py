@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from resque.experiments.forecast_evaluation import (
 from resque.experiments.forecast_page import forecast_page
 from resque.forecasting.backtest import OURS, Foretold
 from resque.forecasting.baselines import BASELINES
-from resque.forecasting.forecaster import Forecaster
+from resque.forecasting.predictors import Known
 from resque.history.update import Update
 from simulated import plateau_of, simulated
 
@@ -120,6 +121,19 @@ def test_the_noise_between_seeds_by_hand(updates: list[Update]) -> None:
     assert noise_between_seeds(made[1:])[1] == 0
 
 
+def test_nobody_asked_is_nothing_foretold(updates: list[Update]) -> None:
+    (found,) = evaluated(updates, asked=[], situations=SITUATIONS[:1])
+    assert (found.scores, found.foretold) == ((), ())
+
+
+def test_work_can_be_handed_to_processes() -> None:
+    """What is handed over comes back as it was."""
+    assert pickle.loads(pickle.dumps(BASELINES)) is not BASELINES
+    known = Known(predictors={"accuracy_drop": 0.25}, does_not_apply=frozenset(), groups={})
+    (drop,) = (b for b in pickle.loads(pickle.dumps(BASELINES)) if b.name == "accuracy drop alone")
+    assert drop.predictors["accuracy_drop"](known) == 0.25
+
+
 def test_calibration_by_hand() -> None:
     def row(reaches: float, reached: bool, method: str = OURS) -> Foretold:
         return Foretold(
@@ -138,7 +152,7 @@ def test_calibration_by_hand() -> None:
 
 def test_the_expense_is_the_share_of_the_update(updates: list[Update]) -> None:
     """Each pre-flight took a second, and an update two seconds an epoch."""
-    rows = expenses(updates[:20], lambda: Forecaster(updates, corpus=False))
+    rows = expenses(updates[:20])
     assert sum(row.updates for row in rows) == 20
     for row in rows:
         if row.updates:

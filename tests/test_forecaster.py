@@ -12,10 +12,11 @@ import pytest
 
 import resque
 from resque.errors import InputError
+from resque.forecasting import experience as experience_module
 from resque.forecasting.experience import Distribution, Experience
 from resque.forecasting.forecaster import Forecaster
 from resque.history.records import Accuracy, Plateau, Recipe
-from simulated import TARGET, curve_of, preflight_of, simulated
+from simulated import TARGET, curve_of, plateau_of, preflight_of, simulated
 from updates import reading_of
 
 RECIPE = Recipe(max_epochs=200, validation_interval=0.5)
@@ -61,6 +62,68 @@ def test_updates_without_a_preflight_are_said_to_tell_little(forecaster: Forecas
     updates = [replace(u, preflight=None) if at < 7 else u for at, u in enumerate(simulated(60))]
     found = Forecaster(updates, corpus=False).forecast(asked(1.0), target=TARGET)
     assert any(note.startswith(f"{told}: 7 of 60.") for note in found.notes)
+
+
+def test_what_few_updates_tell_of_is_missing_and_the_rest_is_told() -> None:
+    """Of 40 updates 8 have a gradient norm; a 90 % interval of it needs 19."""
+    updates = [replace(u, gradient_norm=None) if at >= 8 else u
+               for at, u in enumerate(simulated(40))]  # fmt: skip
+    found = Forecaster(updates, corpus=False).forecast(asked(1.0), target=TARGET)
+    assert found.gradient_norm is None
+    assert "needs 19 updates that tell of it; there are 8" in found.missing["gradient_norm"]
+    assert found.epochs.lower < found.epochs.upper
+
+
+def test_what_is_expected_is_what_is_forecast(forecaster: Forecaster) -> None:
+    known = asked(1.0, joules_per_step=3.0)
+    expected = forecaster.expected(known, target=TARGET, grid=100.0)
+    told = forecaster.forecast(known, target=TARGET, grid=100.0)
+    assert expected.reaches_target == told.reaches_target
+    for measure, of in expected.distributions.items():
+        assert of.median() == told.estimates()[measure].median
+    assert expected.distributions.keys() == {
+        "epochs", "peak_accuracy", "duration_s", "energy_kwh", "carbon_kg",
+    }  # fmt: skip
+
+
+def test_no_plateau_ends_before_its_patience(forecaster: Forecaster) -> None:
+    """With a validation every second epoch, a patience of three is over after four epochs."""
+    recipe = replace(RECIPE, validation_interval=2.0)
+    expected = forecaster.expected(
+        preflight_of(-6.0, network="network 0", recipe=recipe), target=TARGET
+    )
+    assert expected.distributions["epochs"].values.min() == 4.0
+
+
+def test_the_answer_does_not_hang_on_what_was_asked_before() -> None:
+    """Each target has variances of its own where none are shipped."""
+    updates = [
+        replace(u, curve=plateau_of(u.peak_accuracy or 0.0, round(2 * u.epochs) / 2, 3.0))
+        for u in simulated(40)
+    ]
+    asked_before = Forecaster(updates, corpus=False)
+    for target in (Plateau(patience=1), Accuracy(0.7)):
+        asked_before.forecast(asked(1.0), target=target, confidence_level=0.5)
+    anew = Forecaster(updates, corpus=False)
+    for target in (TARGET, Accuracy(0.75)):
+        one, other = (f.forecast(asked(1.0), target=target) for f in (asked_before, anew))
+        assert one == other
+
+
+def test_few_regressions_are_remembered() -> None:
+    """Whoever asks for many targets does not fill the memory; the curves stay."""
+    experience = Experience([replace(u, curve=curve_of(0.8, 2.0, 20.0)) for u in simulated(20)], ())
+    curve = experience.learned("accuracy at 4")
+    for patience in range(40):
+        experience.learned("epochs", Plateau(patience=1 + patience / 8))
+    assert len(experience._learned) <= 1 + experience_module._REMEMBERED
+    assert experience.learned("accuracy at 4") is curve
+
+
+def test_an_accuracy_needs_learning_curves() -> None:
+    """The message names what is missing, which more updates of the same sort would not bring."""
+    with pytest.raises(InputError, match=r"None of the 40 known updates has a learning curve"):
+        Forecaster(simulated(40), corpus=False).forecast(asked(1.0), target=Accuracy(0.8))
 
 
 def test_own_updates_take_over_from_others() -> None:

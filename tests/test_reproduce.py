@@ -99,6 +99,13 @@ def made_of(
     )
 
 
+@pytest.fixture
+def three_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset with a third network; the one for a CPU has two."""
+    three = replace(PRESETS["cpu"], networks=("vgg16", "resnet18", "vit"))
+    monkeypatch.setitem(PRESETS, "cpu", three)  # type: ignore[arg-type]
+
+
 def table_by(law: Law, name: str, preset: str = "cpu", **options: Any) -> Any:
     """The table of a figure whose updates follow a law."""
     table = table_of([made_of(cell, law, **options) for cell in cells_of(name, preset)])
@@ -193,6 +200,7 @@ def test_presets_are_as_large_as_their_names_say() -> None:
 # --- what they say -----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("three_networks")
 @pytest.mark.parametrize(
     ("law", "verdict"), [(rising, "held"), (doubtful, "partly"), (falling, "not")]
 )
@@ -213,6 +221,7 @@ def test_verdicts_on_the_index(law: Law, verdict: str) -> None:
     assert claims[5].sentence == "RESQUE_dist and carbon (kg CO2e): not tested (no grid was given)."
 
 
+@pytest.mark.usefixtures("three_networks")
 @pytest.mark.parametrize(
     ("law", "verdict"), [(rising, "held"), (doubtful, "partly"), (falling, "not")]
 )
@@ -263,6 +272,7 @@ def test_without_a_meter_the_sentence_says_so() -> None:
         assert "(no energy was metered)" in claim.sentence
 
 
+@pytest.mark.usefixtures("three_networks")
 def test_censored_updates_count_as_more_and_are_counted() -> None:
     """Cut off at 3 epochs where the index is large; others took longer, and they would have."""
 
@@ -322,6 +332,7 @@ def test_costs_are_those_to_the_same_accuracy() -> None:
     assert pairs_of([replace(with_curve(kept, 0.3), curve=()), scratch]).empty
 
 
+@pytest.mark.usefixtures("three_networks")
 def test_correlations_are_within_networks_and_data() -> None:
     """A network that is slower throughout, with a larger index, makes no correlation."""
     rng = np.random.default_rng(3)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from resque.measure.energy import Meter
 
-FORMAT = "resque.Candidate/1"
+FORMAT = "resque.Candidate/2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +193,14 @@ def _kept(option: Keep, data: Any, names: list[str] | None, progress: bool) -> C
         raise InputError(f"The option {option.name!r} has no data to be tried on; give data=.")
     names = _numbers_of_outputs(option.model, data) if names is None else names
     made = profile(
-        option.model, data, class_names=names, model_name=option.model_name, progress=progress
+        option.model,
+        data,
+        class_names=names,
+        layer=option.layer,
+        pooling=option.pooling,
+        model_name=option.model_name,
+        preprocessing=option.preprocessing,
+        progress=progress,
     )
     outputs = made.outputs
     if outputs is None or not outputs.labelled:

@@ -548,6 +548,9 @@ def _priced(one: Candidate, forecaster: Forecaster, asked: Asked) -> Priced | No
     )
     if cost is None:
         return None
+    # What a forecast would refuse to tell is no reason to choose.
+    for measure, of in (("cost", cost), ("peak_accuracy", known["peak_accuracy"])):
+        estimate_of(of, asked.confidence_level, measure=measure, unit="")
     return Priced(
         name=one.name,
         cost=cost,

@@ -31,7 +31,11 @@ class Keep:
         name: of the option.
         data: labelled new data as this model takes them, on which its accuracy is measured; None
             for those of the comparison.
+        layer: see `resque.profile`; its signature says it, and a model in which no classifier is
+            found needs it.
+        pooling: likewise.
         model_name: see `resque.profile`.
+        preprocessing: likewise.
 
     Example:
         >>> import torch
@@ -44,7 +48,10 @@ class Keep:
     name: str = "keep"
     _: KW_ONLY
     data: Any = None
+    layer: str | None = None
+    pooling: str = "auto"
     model_name: str | None = None
+    preprocessing: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

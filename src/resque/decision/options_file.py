@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from resque.decision.candidate import Candidate, candidate, load_candidate
+from resque.decision.candidate import FORMAT, Candidate, candidate, load_candidate
 from resque.decision.option import FromScratch, Keep, Kind, Option, Prices, Retrain
 from resque.errors import InputError, nearest
 from resque.files import existing
@@ -193,7 +193,7 @@ class NamedOption:
             "files": [_state_of(path) for path in self.files.paths],
             "reading": {key: str(value) for key, value in self.reading.items()},
             "calibration": calibration and _state_of(calibration),
-            "made": [installed_version(), *_processors()],
+            "made": [FORMAT, installed_version(), *_processors()],
             "rest": [
                 self.device, self.layer, self.pooling, meter_name, self.files.split,
                 self.files.split_validation, self.files.split_before, self.files.class_names,
@@ -215,19 +215,20 @@ class NamedOption:
         data = files.read(
             prepare, batch_size=self.recipe.batch_size, layer=self.layer, pooling=self.pooling
         )
-        if self.kind == "keep":
-            held = data.validation if data.validation is not None else data.training
-            kept = Keep(loaded.model, self.name, data=held, model_name=loaded.name)
-            return kept, data.class_names
-        told: dict[str, Any] = {
-            "recipe": self.recipe,
-            "training": data.training,
-            "validation": data.validation,
-            "before": data.before,
+        how: dict[str, Any] = {
             "layer": data.layer,
             "pooling": data.pooling,
             "model_name": loaded.name,
             "preprocessing": data.preprocessing,
+        }
+        if self.kind == "keep":
+            held = data.validation if data.validation is not None else data.training
+            return Keep(loaded.model, self.name, data=held, **how), data.class_names
+        told = how | {
+            "recipe": self.recipe,
+            "training": data.training,
+            "validation": data.validation,
+            "before": data.before,
         }
         if self.kind == "retrain":
             return Retrain(loaded.model, self.name, **told), data.class_names

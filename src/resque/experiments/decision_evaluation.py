@@ -264,10 +264,9 @@ class Forecasts:
         if key not in self._forecasters:
             which = "shift" if question.kind == "shift" else "new"
             known = [u for u in self.updates if u.labels[which] != question.change]
-            forecaster = Forecaster(corpus=known[:2])
             # Their sizes hardly change when a part is left out, and fitting takes most of the time.
-            forecaster.experience = Experience((), known, shipped_variances())
-            self._forecasters = {key: forecaster}
+            experience = Experience((), known, shipped_variances())
+            self._forecasters = {key: Forecaster.of(experience)}
         return self._forecasters[key]
 
 

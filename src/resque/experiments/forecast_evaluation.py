@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,19 +11,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from resque.experiments.cells import TARGET
 from resque.forecasting.backtest import OURS, Foretold, HoldOut, Score, foretold, score_of
 from resque.forecasting.baselines import BASELINES, Method
+from resque.forecasting.experience import Experience, shipped_variances
 from resque.forecasting.forecaster import Forecaster
 from resque.forecasting.preflight import Preflight
 from resque.history.records import Accuracy, Plateau, Target
-
-if TYPE_CHECKING:
-    from resque.history.update import Update
+from resque.history.update import Update
 
 # With which a user without a wish of their own trains; every update of the corpus tells of it.
 PLATEAU = Plateau(patience=TARGET.patience, min_delta=TARGET.min_delta)
@@ -100,7 +100,9 @@ def evaluated(
     kinds = {update.id: update.labels["kind"] for update in (*updates, *(asked or ()))}
     found = []
     for situation in situations:
-        of = tuple(r for r in rows[situation.hold_out] if kinds[r.update] in situation.kinds)
+        of = tuple(
+            r for r in rows.get(situation.hold_out, ()) if kinds[r.update] in situation.kinds
+        )
         found.append(
             Evaluated(
                 situation=situation,
@@ -245,19 +247,17 @@ class Expense:
     with_profile: float
 
 
-def expenses(
-    updates: Sequence[Update], forecaster: Callable[[], Forecaster]
-) -> tuple[Expense, ...]:
+def expenses(updates: Sequence[Update]) -> tuple[Expense, ...]:
     """Return how dear forecasts are, by the length of the updates.
 
     The pre-flight of each update has its own seconds; a forecast from one is timed here once, on
-    the machine that this runs on, from reading the known updates to its end.
+    the machine that this runs on, from the records of the known updates to its end.
 
     Args:
         updates: of the corpus.
-        forecaster: makes one that has foretold nothing yet.
     """
     shares: list[tuple[float, float, float]] = []
+    records = [json.dumps(update.to_dict()) for update in updates]
     seconds = math.nan
     for update in updates:
         if update.preflight is None:
@@ -265,7 +265,9 @@ def expenses(
         known = Preflight.from_dict(update.preflight)
         if math.isnan(seconds):
             start = time.perf_counter()
-            forecaster().forecast(known, target=PLATEAU)
+            read = [Update.from_dict(json.loads(record)) for record in records]
+            forecaster = Forecaster.of(Experience((), read, shipped_variances()))
+            forecaster.forecast(known, target=PLATEAU)
             seconds = time.perf_counter() - start
         looked: Mapping[str, float] = known.seconds
         total = math.fsum(looked.values()) + seconds
@@ -300,7 +302,5 @@ def time_oracle(updates: Sequence[Update]) -> tuple[float, int]:
     Args:
         updates: of the corpus.
     """
-    from resque.forecasting.experience import Experience
-
     ratios = Experience((), updates).over_probe("seconds").values
     return float(np.median(np.abs(1 / ratios - 1))), len(ratios)

@@ -21,7 +21,6 @@ from resque.experiments.forecast_evaluation import (
 )
 from resque.files import written_whole
 from resque.forecasting.backtest import LEVEL, OURS, Score
-from resque.forecasting.forecaster import Forecaster
 from resque.reporting.figures import COLOURS, blank_figure, checked_figure, save_figure, style
 
 if TYPE_CHECKING:
@@ -311,7 +310,7 @@ def _of_set_aside(
 
 def _of_expense(updates: Sequence[Update]) -> Iterator[str]:
     yield "## What a forecast costs"
-    rows = expenses(updates, Forecaster)
+    rows = expenses(updates)
     yield (
         "Seconds of the pre-flight and of the forecast from it, over those of the update; median. "
         "The updates of the corpus are small, which makes this share large: a pre-flight looks at "

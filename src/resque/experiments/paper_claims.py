@@ -26,6 +26,7 @@ from resque.experiments.situations import (
     TIME,
     Measure,
     Verdict,
+    censored_in,
     modelled_in,
     verdict_of,
     why_none,
@@ -219,7 +220,7 @@ def _claim(
         lower=_known(found.lower),
         upper=_known(found.upper),
         updates=len(rows),
-        censored=int((~rows["reached"].astype(bool)).sum()),
+        censored=_lost(rows, measure),
         groups=found.groups,
         modelled=modelled,
         sentence=sentence,
@@ -254,9 +255,15 @@ def _interval_in_words(found: Interval) -> str:
 
 
 def _counted(rows: DataFrame, measure: Measure) -> str:
-    lost = int((~rows["reached"].astype(bool)).sum())
+    lost = _lost(rows, measure)
     how = "counted as such" if measure.cost else "as they ended"
     return f"{len(rows)} updates" + (f", {lost} of them censored and {how}" if lost else "")
+
+
+def _lost(rows: DataFrame, measure: Measure) -> int:
+    """Return how many updates ended before it was known what they come to."""
+    missed = censored_in(rows, measure) if measure.cost else ~rows["reached"].astype(bool)
+    return int(missed.sum())
 
 
 def _caution(found: Interval, modelled: bool) -> str:
@@ -315,7 +322,7 @@ def _within(
     used = np.isin(strata, names[sizes >= _LEAST_ROWS])
     strata = strata[used]
     x, y = (np.asarray(rows[c], float)[used] for c in (f"{PREFLIGHT}{index}", measure.column))
-    censored = ~np.asarray(rows["reached"], bool)[used] & measure.cost
+    censored = censored_in(rows, measure)[used]
     return (
         lambda counts: resampled_spearman_within(x, y, strata, counts, censored),
         _ways(rows[used]),

@@ -158,6 +158,17 @@ class Forecaster:
         others = [u for u in corpus if u.started not in starts or u.id not in ids]
         self.experience = Experience(own, others, variances)
 
+    @classmethod
+    def of(cls, experience: Experience) -> Forecaster:
+        """Return the forecaster that has an experience.
+
+        Args:
+            experience: of updates that were made.
+        """
+        made = cls.__new__(cls)
+        made.experience = experience
+        return made
+
     def forecast(
         self,
         preflight: Preflight,
@@ -325,16 +336,21 @@ class _Asked:
         """Return the estimates of all measures."""
         expected = self.expected(costs, grid)
         found, missing = dict(expected.distributions), dict(expected.missing)
-        for measure in ("gradient_norm", "parameter_change"):
-            of = self.outlook.of(measure, self.outlook.target)
-            if of is None:
-                missing[measure] = "too few updates have it"
-            else:
-                found[measure] = of.through(np.exp)
         told = {
             name: estimate_of(of, level, measure=name, unit=UNITS[name])
-            for name, of in found.items()
+            for name, of in expected.distributions.items()
         }
+        for measure in ("gradient_norm", "parameter_change"):
+            of = self.outlook.of(measure, self.outlook.target)
+            try:
+                # The rest can be told without them.
+                told[measure] = estimate_of(
+                    self.outlook.needed(of).through(np.exp), level, measure=measure, unit=""
+                )
+            except InputError as error:
+                missing[measure] = str(error)
+            else:
+                found[measure] = self.outlook.needed(of).through(np.exp)
         return Forecast(
             epochs=told["epochs"],
             duration_s=told.get("duration_s"),
