@@ -371,3 +371,17 @@ def test_the_card_counts_what_is_there() -> None:
     assert "| gentle |" not in card
     design = [replace(numbered(k), labels=c.labels()) for k, c in enumerate(CELLS)]
     assert "all of them are here" in data_card(design)
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("evidence.md", "What {} measured updates say"),
+        ("forecast.md", "From {} updates of the"),
+        ("choices.md", "from {} updates of"),
+    ],
+)
+def test_pages_are_made_from_the_corpus_that_is_shipped(page: str, words: str) -> None:
+    """A larger corpus makes each of them anew."""
+    text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
+    assert words.format(len(corpus_updates())) in text
