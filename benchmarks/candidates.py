@@ -191,10 +191,13 @@ COLUMNS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--corpus", help="another Parquet file than that of the package")
+    parser.add_argument(
+        "--hold-out", nargs="+", default=["change", "network", "data"], help="what is left out"
+    )
     given = parser.parse_args()
     updates = sorted(corpus_updates(given.corpus), key=lambda update: update.started)
     rival = next(method for method in BASELINES if method.name == "best single rival")
-    for hold_out in ("change", "network", "data"):
+    for hold_out in given.hold_out:
         start = time.perf_counter()
         methods = [*(candidate() for candidate in CANDIDATES), rival]
         rows = list(foretold(updates, hold_out=hold_out, targets=[PLATEAU], methods=methods))
