@@ -79,7 +79,11 @@ class Budget:
             if not math.isfinite(value) or value <= 0:
                 raise InputError(f"{name} must be above 0; got {value!r}.")
         if self.min_accuracy is not None and self.min_accuracy >= 1:
-            raise InputError(f"min_accuracy must be below 1; got {self.min_accuracy!r}.")
+            hint = f" For {self.min_accuracy:g} % give {self.min_accuracy / 100:g}."
+            raise InputError(
+                f"min_accuracy must be below 1; got {self.min_accuracy!r}."
+                + (hint if 1 < self.min_accuracy < 100 else "")
+            )
 
     def judged(self, forecast: Forecast, *, confidence_level: float = 0.9) -> Judged:
         """Return whether a forecast keeps all limits with a probability.

@@ -27,6 +27,12 @@ UNITS: Mapping[str, str] = {
     "epochs": "epochs", "duration_s": "s", "energy_kwh": "kWh", "carbon_kg": "kg CO2e",
     "gradient_norm": "", "parameter_change": "", "peak_accuracy": "",
 }  # fmt: skip
+# In words, with which the unit stands that is read with ease.
+WORDS: Mapping[str, str] = {
+    "epochs": "epochs", "duration_s": "time", "energy_kwh": "energy", "carbon_kg": "carbon",
+    "gradient_norm": "gradient norm", "parameter_change": "parameter change",
+    "peak_accuracy": "peak accuracy",
+}  # fmt: skip
 # Unit -> units in which its numbers are read with ease: name, size, and from which number on.
 _READABLE: Mapping[str, tuple[tuple[str, float, float], ...]] = {
     "s": (("h", 3600.0, 7200.0), ("min", 60.0, 120.0), ("s", 1.0, 0.0)),
@@ -217,10 +223,12 @@ class Forecast:
         }
 
     def __str__(self) -> str:
-        lines = [f"forecast of an update to {self.target}, {self.confidence_level:.0%} intervals"]
+        scratch = " from scratch" if self.recipe.start == "scratch" else ""
+        level = f"{self.confidence_level:.0%} intervals"
+        lines = [f"forecast of an update{scratch} to {self.target}, {level}"]
         for name, estimate in self.estimates().items():
             told = f"none: {self.missing.get(name)}" if estimate is None else str(estimate)
-            lines.append(f"{name} {told}")
+            lines.append(f"{WORDS[name]} {told}")
         lines.append(f"reaches the target with {chance(self.reaches_target)} probability")
         lines.append(f"from {self.own_updates} own updates and {self.corpus_updates} of the corpus")
         lines.append(str(self.track_record))

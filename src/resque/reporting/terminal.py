@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from resque.forecasting.forecast import chance, readable_unit
+from resque.forecasting.forecast import WORDS, chance, readable_unit
 from resque.reporting.comparison_terminal import comparison_view
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from resque.measure.comparison import MeterOnLoad
 
 _MOST_ROWS = 20
-_MEASURES = {
-    "epochs": "epochs", "duration_s": "time", "energy_kwh": "energy", "carbon_kg": "carbon",
-    "gradient_norm": "gradient norm", "parameter_change": "parameter change",
-    "peak_accuracy": "peak accuracy",
-}  # fmt: skip
 # Those of which twice as much is twice the cost.
 _COSTS = ("epochs", "duration_s", "energy_kwh", "carbon_kg")
 
@@ -172,7 +167,7 @@ def _forecast_and_truth(forecast: Forecast, row: Any) -> list[RenderableType]:
         more = "at least " if bound and name in ("peak_accuracy", *_COSTS) else ""
         unit, scale = readable_unit(estimate.unit, estimate.median)
         told = _median_and_interval(estimate, scale)
-        rows.append((_MEASURES[name], *told, f"{more}{taken / scale:.3g}", unit))
+        rows.append((WORDS[name], *told, f"{more}{taken / scale:.3g}", unit))
     interval = f"{100 * forecast.confidence_level:g}% interval"
     met = "was met" if truth.reached else "was not met"
     return [
@@ -274,7 +269,7 @@ def forecast_view(forecast: Forecast, judged: Judged | None = None) -> Renderabl
         if estimate is None:
             continue
         unit, scale = readable_unit(estimate.unit, estimate.median)
-        row = [_MEASURES[name], *_median_and_interval(estimate, scale), unit]
+        row = [WORDS[name], *_median_and_interval(estimate, scale), unit]
         if fresh is not None:
             other = others[name]
             told = ("", "") if other is None else _median_and_interval(other, scale)
@@ -282,7 +277,7 @@ def forecast_view(forecast: Forecast, judged: Judged | None = None) -> Renderabl
         rows.append(tuple(row))
     heading = f"an update until {forecast.target}, trained for {forecast.recipe.max_epochs:g} "
     lines = [
-        *(f"no {_MEASURES[name]}: {why}" for name, why in forecast.missing.items()),
+        *(f"no {WORDS[name]}: {why}" for name, why in forecast.missing.items()),
         "",
         _probability_of_target(forecast),
         f"from {forecast.own_updates} own updates and {forecast.corpus_updates} of the corpus",
