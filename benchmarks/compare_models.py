@@ -32,8 +32,8 @@ AT_MOST_S = 300.0
 
 ABOUT = f"""\
 `resque compare` for {TRAINING} traffic signs (GTSRB): four narrow networks that the experiments
-trained on CIFAR-10, EfficientNet-Lite0 at 112 px with its real weights, each to be retrained with a
-fresh classifier, and one of them from scratch. Images are read, prepared and passed through each
+trained on CIFAR-10, and EfficientNet-Lite0 at 112 px with its real weights, each to be retrained
+with a fresh classifier. Images are read, prepared and passed through each
 model, and a few steps are tried; then the same command once more, which finds all that was known.
 Starting Python is not in it. The training of the four networks before it is not timed.
 """
@@ -69,11 +69,6 @@ name = "efficientnet_lite0"
 do = "retrain"
 model = "{__name__}:lite0"
 image_size = 112
-
-[[option]]
-name = "resnet18 from scratch"
-do = "from scratch"
-model = "{__name__}:resnet18"
 """
 )
 

@@ -97,14 +97,15 @@ def main() -> int:
             }
             print(f"\n{section(result)}", flush=True)
             measured.append(result)
+            if not options.quick:
+                # At once: what comes after it may fail.
+                RESULTS.mkdir(exist_ok=True)
+                path = RESULTS / f"{name}-{result['signature']['device']}.json"
+                path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"\n{_summary(measured)}")
     if options.quick:
         _say("nothing was written")
         return 0
-    RESULTS.mkdir(exist_ok=True)
-    for result in measured:
-        path = RESULTS / f"{result['benchmark']}-{result['signature']['device']}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(_stored()), encoding="utf-8")
     _say(f"written: {PAGE} and {RESULTS}")
     return 0
