@@ -111,7 +111,7 @@ def test_the_judgement_is_plain_json() -> None:
         ({"max_energy_kwh": -1.5}, "max_energy_kwh must be above 0; got -1.5."),
         ({"max_carbon_kg": float("inf")}, "max_carbon_kg must be above 0; got inf."),
         ({"max_epochs": float("nan")}, "max_epochs must be above 0; got nan."),
-        ({"min_accuracy": 92.0}, "min_accuracy must be below 1; got 92.0."),
+        ({"min_accuracy": 92.0}, "min_accuracy must be below 1; got 92.0. For 92 % give 0.92."),
         ({"min_accuracy": 1.0}, "min_accuracy must be below 1; got 1.0."),
     ],
 )
