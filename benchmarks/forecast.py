@@ -49,8 +49,7 @@ def _variances(updates: tuple) -> dict[str, dict[str, float]]:  # type: ignore[t
     experience = Experience(updates, ())
     for measure in ("epochs", "gradient_norm", "parameter_change"):
         experience.learned(measure, PLATEAU)
-    for measure in ("peak_accuracy", "accuracy at 4"):
-        experience.learned(measure)
+    experience.learned("accuracy at 4")
     return {
         measure: {part: float(f"{value:.4g}") for part, value in of.items()}
         for measure, of in experience.fitted_variances().items()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 
 import resque
@@ -12,20 +13,19 @@ from inputs import MEAN, STD, cifar10, efficientnet_lite0, pixels_of
 from resque.rivals.observations import observe
 from resque.rivals.table import shift_rivals, task_rivals
 
-if TYPE_CHECKING:
-    import numpy as np
-
 DEVICES = ("cpu", "cuda")
 TITLE = "Rivals, on top of a profile"
 PIXELS, IMAGES = 112, 5000
 BOUND = 0.5
+ROUNDS = 3
 
 ABOUT = f"""\
 {IMAGES:,} images of CIFAR-10 at {PIXELS} px through EfficientNet-Lite0 with its real weights, and
 as many with gaussian noise of 0.1 of the range. "More than the profile" is what a pass that keeps
 everything for the rivals takes beyond `resque.profile` of the same images. All seconds are also
-given as a share of the bare forward pass of the new images, timed in the same process; the bound
-is on all of them together. The rival on the last map looks at 2,000 images at most.
+given as a share of the bare forward pass of the new images. The passes take turns, three times,
+and the quickest of each counts; the bound is on all of it together. The rival on the last map looks
+at 2,000 images at most.
 """
 COLUMNS = ("what", "seconds", "share of a forward pass")
 
@@ -55,11 +55,20 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
 
     bare(noisy[:2])
     profile(noisy[:2])
-    # Each once before and once after what it is compared with; the quicker counts.
-    forward, alone = _seconds(bare), _seconds(profile)
-    old = _seconds(lambda: seen(clean, new=False))
-    new = _seconds(lambda: seen(noisy, new=True))
-    forward, alone = min(forward, _seconds(bare)), min(alone, _seconds(profile))
+    passes: list[tuple[float, float, float, float]] = []
+    for _ in range(1 if quick else ROUNDS):
+        sides.clear()
+        # In turn, so that what else the machine does falls on all of them.
+        passes.append(
+            (
+                _seconds(bare),
+                _seconds(profile),
+                _seconds(lambda: seen(clean, new=False)),
+                _seconds(lambda: seen(noisy, new=True)),
+            )
+        )
+    # The quickest of each: what disturbs a pass makes it slower, never faster.
+    forward, alone, old, new = np.min(passes, axis=0).tolist()
     before, after = sides
     found = {**shift_rivals(before, after), **task_rivals(after)}
     parts = {

@@ -96,6 +96,35 @@ def test_the_forecast_beats_what_does_not_know_the_law() -> None:
     json.dumps(found.to_dict())
 
 
+def test_the_verdict_is_that_of_the_resamples() -> None:
+    """Lower losses in every group are better, higher ones worse, and mixed ones neither."""
+
+    def found(*losses: tuple[float, float]) -> Backtest:
+        rows = tuple(
+            row_of(update=f"u{at}", group=f"g{at}", method=method, pinball=loss)
+            for method, of in zip((OURS, "last update"), zip(*losses, strict=True), strict=True)
+            for at, loss in enumerate(of)
+        )
+        scores = tuple(
+            score_of([row for row in rows if row.method == method])
+            for method in (OURS, "last update")
+        )
+        return Backtest(hold_out="change", target=TARGET, foretold=rows, scores=scores)
+
+    better = [(0.1, 0.2 + at / 100) for at in range(8)]
+    assert found(*better).verdict == (
+        "The forecast is better than last update, the best of the others: pinball loss 0.100 "
+        "against 0.235."
+    )
+    worse = [(theirs, ours) for ours, theirs in better]
+    assert found(*worse).verdict.startswith("The forecast is worse than last update: pinball loss")
+    mixed = [*better[:4], *worse[:4]]
+    assert "cannot be told from last update" in found(*mixed).verdict
+    assert found(better[0]).verdict.startswith("One group tells nothing")
+    alone = found(*better)
+    assert replace(alone, scores=alone.scores[:1]).verdict == ""
+
+
 def test_an_accuracy_as_the_target() -> None:
     updates = [
         replace(u, curve=curve_of(u.peak_accuracy or 0.5, 2.0, 20.0), epochs=20.0)

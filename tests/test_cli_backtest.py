@@ -29,6 +29,7 @@ def test_a_table_with_the_forecast_first(capsys: pytest.CaptureFixture[str]) -> 
     assert "14 updates foretold to plateau (patience 3, min_delta 0.002), network held out" in out
     lines = [line for line in out.splitlines() if line.startswith(("forecast ", "mean of the"))]
     assert [line.split("  ")[0] for line in lines] == ["forecast", "mean of the history"]
+    assert out.splitlines()[-1].startswith("The forecast ")
 
 
 @pytest.mark.usefixtures("own")
@@ -39,6 +40,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["scores"][0]["method"] == "forecast"
     value, lower, upper = found["scores"][0]["values"]["epochs_error"]
     assert lower <= value <= upper
+    assert found["verdict"].startswith("The forecast ")
 
 
 @pytest.mark.usefixtures("own")

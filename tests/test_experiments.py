@@ -324,7 +324,8 @@ def without_costs(found: Any) -> Any:
         return found
     timed = {"id", "started", "duration_s", "seconds", "joules", "energy", "energy_kwh",
              "training_energy", "validation_energy", "hardware", "seconds_per_step",
-             "seconds_per_validation", "answer", "cheaper"}  # fmt: skip
+             "seconds_per_validation", "answer", "cheaper", "ties", "on_front",
+             "changes"}  # fmt: skip
     return {key: without_costs(value) for key, value in found.items() if key not in timed}
 
 

@@ -315,6 +315,81 @@ def test_probabilities_of_the_target_are_calibrated_at_the_cap() -> None:
     assert found.epochs.upper == recipe.max_epochs
 
 
+@pytest.fixture(scope="module")
+def with_curves() -> Forecaster:
+    return Forecaster(
+        [
+            replace(u, curve=curve_of(u.peak_accuracy or 0.5, 1.0 + at % 7, 25.0))
+            for at, u in enumerate(simulated(60))
+        ],
+        corpus=False,
+    )
+
+
+def test_the_peak_and_the_probability_of_a_target_are_of_the_same_curves(
+    with_curves: Forecaster,
+) -> None:
+    """The probability of an accuracy is the share of peaks that are as high, whatever is asked."""
+    known = asked(1.0)
+    told = with_curves.expected(known, target=TARGET).distributions["peak_accuracy"]
+    chances = []
+    for value in (0.55, 0.7, 0.75, 0.8, 0.9):
+        found = with_curves.expected(known, target=Accuracy(value))
+        peak = found.distributions["peak_accuracy"]
+        assert (peak.values == told.values).all()
+        assert found.reaches_target == pytest.approx(1 - peak.share_below(value))
+        chances.append(found.reaches_target)
+    assert chances == sorted(chances, reverse=True)
+    assert chances[0] > chances[-1]
+
+
+def test_with_more_epochs_no_target_is_less_likely(with_curves: Forecaster) -> None:
+    """Nor is the peak lower, whether or not the epochs are those of a known update."""
+    chances, peaks = [], []
+    for epochs in (0.5, 1, 2.5, 3, 7, 8, 20, 25, 60):
+        recipe = replace(RECIPE, max_epochs=epochs)
+        found = with_curves.expected(
+            preflight_of(1.0, network="network 0", recipe=recipe), target=Accuracy(0.72)
+        )
+        chances.append(found.reaches_target)
+        peaks.append(found.distributions["peak_accuracy"].median())
+    assert chances == sorted(chances)
+    assert peaks == sorted(peaks)
+    assert chances[0] < 0.2 < chances[-1]
+    assert chances[-2] == chances[-1]
+
+
+def test_no_peak_is_below_what_the_model_does_already(with_curves: Forecaster) -> None:
+    """But for what another sample of the data may make of it: 640 examples, sqrt(2 p q / n)."""
+    known = asked(1.0)
+    able = replace(known, values={**known.values, "error_before": 0.1})
+    found = with_curves.expected(able, target=TARGET).distributions["peak_accuracy"]
+    assert found.values.min() == pytest.approx(0.9 - 1.645 * math.sqrt(2 * 0.09 / 640), abs=1e-4)
+    fresh = replace(RECIPE, start="head")
+    asked_fresh = replace(able, recipe=fresh, values={**known.values})
+    free = with_curves.expected(asked_fresh, target=TARGET).distributions["peak_accuracy"]
+    assert free.values.min() < 0.8
+
+
+def test_an_interval_that_says_nothing_says_so(with_curves: Forecaster) -> None:
+    """All that the recipe allows; what is narrower says nothing of that kind."""
+    told = "is all that the recipe allows"
+    recipe = replace(RECIPE, max_epochs=4.0)
+    known = preflight_of(1.0, network="network 0", recipe=recipe)
+    noise = Forecaster(
+        [
+            replace(u, curve=curve_of(0.95 if at % 2 else 0.55, 0.1, 25.0))
+            for at, u in enumerate(simulated(60))
+        ],
+        corpus=False,
+    )
+    found = noise.forecast(known, target=Accuracy(0.8))
+    assert (found.epochs.lower, found.epochs.upper) == (0.5, 4.0)
+    assert told in found.notes[0]
+    sure = with_curves.forecast(asked(1.0), target=TARGET)
+    assert not any(told in note for note in sure.notes)
+
+
 def test_from_scratch_is_told_beside_it(forecaster: Forecaster) -> None:
     found = forecaster.forecast(asked(1.0), target=TARGET, confidence_level=0.5)
     assert found.from_scratch is not None

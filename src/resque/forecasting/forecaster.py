@@ -23,7 +23,6 @@ from resque.forecasting.forecast import UNITS, Estimate, Forecast
 from resque.forecasting.outlook import Outlook
 from resque.forecasting.predictors import (
     known_before,
-    share_of,
     trained_alike,
 )
 from resque.forecasting.preflight import Preflight
@@ -307,9 +306,7 @@ class _Asked:
         epochs, reaches = self.outlook.epochs()
         found: dict[str, Distribution] = {"epochs": epochs}
         missing: dict[str, str] = {}
-        found["peak_accuracy"] = self.outlook.needed(self.outlook.of("peak_accuracy")).through(
-            share_of
-        )
+        found["peak_accuracy"] = self.outlook.peak()
         per_epoch = self.preflight.data.steps_per_epoch
         validations = epochs.values / self.outlook.recipe.validation_interval + 1
         for what, measure, step, validation in (
@@ -368,20 +365,29 @@ class _Asked:
             own_updates=int(self.outlook.experience.own.sum()),
             corpus_updates=int((~self.outlook.experience.own).sum()),
             track_record=self.outlook.track_record(),
-            notes=(*self.notes(), *costs.notes),
+            notes=(*self._says_nothing(told["epochs"], level), *self.notes(), *costs.notes),
             machine=costs.machine,
             distributions=found,
             signature=self.preflight.signature,
         )
 
+    def _says_nothing(self, epochs: Estimate, level: float) -> tuple[str, ...]:
+        recipe = self.outlook.recipe
+        if epochs.lower > recipe.validation_interval or epochs.upper < recipe.max_epochs:
+            return ()
+        told = (
+            f"The {level:.0%} interval of the epochs is all that the recipe allows: at this level "
+            "nothing is known of them. Updates of your own narrow it, or a lower confidence level."
+        )
+        return (told,)
+
     def notes(self) -> tuple[str, ...]:
         """Return what is to be known before the forecast is relied on."""
-        peak = self.outlook.needed(self.outlook.experience.learned("peak_accuracy"))
-        checked = peak.checkable(self.outlook.unseen)
+        checked = self.outlook.checkable
         told = [
             f"Known updates of this {name}: {self.outlook.seen[name]}, fewer than {FEW}. "
             + (
-                "The intervals are those of a new one."
+                f"How far forecasts miss is taken from updates foretold without their {name}."
                 if name in checked
                 else f"How much another {name} may differ they do not show, nor do the intervals."
             )

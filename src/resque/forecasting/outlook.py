@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from scipy.special import ndtri
 
 from resque.errors import InputError
 from resque.forecasting.experience import (
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 # Of a target: nearer to 1 than this it is as good as 1.
 _LEAST_MISS = 1e-4
+# Logarithm of the examples that are taken to be there where their number is not known.
+_FEW_EXAMPLES = math.log(300)
 _Found = TypeVar("_Found", Learned, Distribution)
 
 
@@ -81,21 +86,10 @@ class Outlook:
         return Distribution(np.minimum(epochs, most), found.weights, found.updates), reaches
 
     def _epochs_to(self, target: Accuracy) -> tuple[Distribution, float]:
-        """Return the same for an accuracy, from the learning curves it may have. Equation 17.
-
-        Each known update gives one: what is foretold, and at each epoch the error that was made
-        with that update, so that curves stay as smooth as they are.
-        """
-        epochs, learned = self._curves()
-        columns = []
-        for each in learned:
-            foretold = each.regression.predict(self.row)
-            columns.append(foretold.mean[0] + foretold.sd[0] * each.errors(self.unseen))
-        curves = np.column_stack(columns)
-        there = np.isfinite(curves).all(axis=1)
-        weights = self.experience.weights(learned[0].places)[there]
+        """Return the same for an accuracy, from the learning curves it may have. Equation 17."""
+        curves = self._needed_curves()
         # Known accuracies are kept a little below 1; a target beyond is not met by them.
-        crossed, reach = _crossings(epochs, curves[there], logit(target.value, _LEAST_MISS))
+        crossed, reach = curves.crossings(logit(target.value, _LEAST_MISS))
         # It is seen at the validation after.
         interval = self.recipe.validation_interval
         validations = np.ceil(crossed / interval - 1e-9) + 0.0
@@ -104,7 +98,22 @@ class Outlook:
         spent = np.where(reach, np.minimum(validations * interval, most), most)
         if self._begins_below(target):
             spent = np.maximum(spent, min(interval, most))
-        return Distribution(spent, weights), float(weights[reach].sum() / weights.sum())
+        reached = float(curves.weights[reach].sum() / curves.weights.sum())
+        return Distribution(spent, curves.weights), reached
+
+    def peak(self) -> Distribution:
+        """Return the distribution of the best accuracy until the recipe gives up.
+
+        It is where the learning curves end that the probability of a target is read off.
+        """
+        if self._curves is None:
+            return self.needed(self.of("peak_accuracy")).through(share_of)
+        return Distribution(share_of(self._curves.values[:, -1]), self._curves.weights)
+
+    @property
+    def checkable(self) -> tuple[str, ...]:
+        """Of what is new in the update, how much it matters can be seen: names of groupings."""
+        return self.needed(self._of_the_end()).checkable(self.unseen)
 
     def _begins_below(self, target: Accuracy) -> bool:
         """Return whether the model is known to be below a target before the first step."""
@@ -114,18 +123,62 @@ class Outlook:
             error is not None and error > ZERO_SHOT["error_before"](1 - target.value)
         )
 
-    def _curves(self) -> tuple[Floats, list[Learned]]:
-        """Return the epochs at which accuracy is foretold, and what is learned of each."""
-        last = min(self.recipe.max_epochs, self.experience.longest)
-        if not last:
+    @cached_property
+    def _curves(self) -> _Curves | None:
+        """The learning curves that the update may have; None where no known update has one.
+
+        Each known update gives one: what is foretold, and at each epoch the error that was made
+        with that update, so that curves stay as smooth as they are.
+        """
+        if not self.experience.longest:
+            return None
+        epochs, learned = self._at_epochs()
+        columns = []
+        for each in learned:
+            foretold = each.regression.predict(self.row)
+            columns.append(foretold.mean[0] + foretold.sd[0] * each.errors(self.unseen))
+        values = np.maximum(np.column_stack(columns), self._floor())
+        there = np.isfinite(values).all(axis=1)
+        weights = self.experience.weights(learned[0].places)[there]
+        return _Curves.of(epochs, values[there], weights, self.recipe.max_epochs)
+
+    def _needed_curves(self) -> _Curves:
+        if self._curves is None:
             raise InputError(
                 f"None of the {len(self.experience.updates)} known updates has a learning curve "
                 "(curve), which an accuracy is forecast from. Measure updates with one, use the "
                 "corpus, or ask for a plateau."
             )
-        epochs = [0.0, *(2.0**k for k in range(-1, 30) if 2.0**k < last), last]
+        return self._curves
+
+    def _at_epochs(self) -> tuple[Floats, list[Learned]]:
+        """Return the epochs at which accuracy is foretold, and what is learned of each.
+
+        The same epochs whatever the recipe allows: with more of them no target is less likely.
+        """
+        longest = self.experience.longest
+        epochs = [0.0, *(2.0**k for k in range(-1, 30) if 2.0**k < longest), longest]
         learned = [self.needed(self.experience.learned(f"accuracy at {e:g}")) for e in epochs]
         return np.array(epochs), learned
+
+    def _of_the_end(self) -> Learned | None:
+        if self._curves is None:
+            return self.experience.learned("peak_accuracy")
+        return self._at_epochs()[1][-1]
+
+    def _floor(self) -> float:
+        """Return the log odds below which no accuracy is foretold; minus infinity where none is.
+
+        A model that keeps its classifier can go back to what it can do already. That was seen on
+        one sample of the data and will be seen on another, which may make the worse of it.
+        """
+        error = self.known.predictors.get("error_before")
+        if self.recipe.start != "weights" or error is None:
+            return -math.inf
+        share = float(share_of(np.array(-error)))
+        examples = math.exp(self.known.predictors.get("training_examples", _FEW_EXAMPLES))
+        differ = math.sqrt(2 * share * (1 - share) / examples)
+        return logit(share - float(ndtri(0.95)) * differ)
 
     def track_record(self) -> TrackRecord:
         """Return how well the known updates are foretold in the same way."""
@@ -137,26 +190,31 @@ class Outlook:
             there = np.isfinite(mean) & ~epochs.censored
             foretold = unscaled(mean[there], self.target)
             true = unscaled(epochs.y[there], self.target)
-        peak = self.needed(self.experience.learned("peak_accuracy"))
+        peak = self.needed(self._of_the_end())
         best, _ = peak.foretold(self.unseen)
         known = np.isfinite(best) & ~peak.censored
         missed = np.abs(share_of(best) - share_of(peak.y))[known]
         return TrackRecord(
             updates=len(true),
-            unseen=peak.checkable(self.unseen),
+            unseen=self.checkable,
             epochs_error=float(np.median(np.abs(foretold / true - 1))) if len(true) else None,
             accuracy_error=float(missed.mean()) if len(missed) else None,
         )
 
     def _foretold_crossings(self, target: Accuracy) -> tuple[Floats, Floats]:
         """Return the epochs to an accuracy that are foretold of the known updates, and the true."""
-        epochs, learned = self._curves()
+        epochs, learned = self._at_epochs()
         updates = [self.experience.updates[at] for at in learned[0].places]
-        curves = np.column_stack([each.foretold(self.unseen)[0] for each in learned])
-        wanted = logit(target.value, _LEAST_MISS)
-        crossed, _ = _crossings(epochs, np.nan_to_num(curves, nan=-math.inf), wanted)
+        values = np.column_stack([each.foretold(self.unseen)[0] for each in learned])
+        curves = _Curves.of(
+            epochs,
+            np.nan_to_num(values, nan=-math.inf),
+            np.ones(len(values)),
+            self.recipe.max_epochs,
+        )
+        crossed, _ = curves.crossings(logit(target.value, _LEAST_MISS))
         foretold, true = [], []
-        for update, curve, epoch in zip(updates, curves, crossed, strict=True):
+        for update, curve, epoch in zip(updates, values, crossed, strict=True):
             outcome = outcome_of(update, target)
             if outcome is None or not (outcome.reached and np.isfinite(curve).all()):
                 continue
@@ -176,23 +234,58 @@ class Outlook:
         return found
 
 
-def _crossings(epochs: Floats, curves: Floats, wanted: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return after how many epochs learning curves reach a value, and which of them do.
+@dataclass(frozen=True, slots=True)
+class _Curves:
+    """Learning curves: the best accuracy, as log odds, after some epochs.
 
-    Those that do not are given all epochs.
-
-    Args:
+    Attributes:
         epochs: (epochs,), from 0 to the last that is trained.
-        curves: (curves, epochs); what has been reached once stays.
-        wanted: the value.
+        values: (curves, epochs); they never fall.
+        weights: (curves,); how many updates each counts for.
     """
-    curves = np.maximum.accumulate(curves, axis=1)
-    reach = curves[:, -1] >= wanted
-    after = np.argmax(curves >= wanted, axis=1)
-    before = np.maximum(after - 1, 0)
-    places = np.arange(len(curves))
-    low, high = curves[places, before], curves[places, after]
-    rise = np.where(after > before, high - low, 1.0)
-    share = np.where(after > before, (wanted - low) / np.where(rise > 0, rise, 1.0), 0.0)
-    crossed = epochs[before] + share * (epochs[after] - epochs[before])
-    return np.where(reach, crossed, epochs[-1]), reach
+
+    epochs: Floats
+    values: Floats
+    weights: Floats
+
+    @classmethod
+    def of(cls, epochs: Floats, values: Floats, weights: Floats, most: float) -> _Curves:
+        """Return curves through accuracies, as far as they are trained.
+
+        An accuracy counts from when no later one is lower: the last, which has the most to say of
+        the peak, stays as it was foretold. The best so far would be too high, by the luck of the
+        best of many.
+
+        Args:
+            epochs: (epochs,), from 0.
+            values: (curves, epochs).
+            weights: (curves,).
+            most: epochs that are trained; beyond the last one accuracy is not known to rise.
+        """
+        values = np.minimum.accumulate(values[:, ::-1], axis=1)[:, ::-1]
+        if most < epochs[-1]:
+            after = int(np.searchsorted(epochs, most))
+            share = (most - epochs[after - 1]) / (epochs[after] - epochs[after - 1])
+            last = (1 - share) * values[:, after - 1] + share * values[:, after]
+            values = np.column_stack([values[:, :after], last])
+            epochs = np.append(epochs[:after], most)
+        return cls(epochs, values, weights)
+
+    def crossings(self, wanted: float) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return after how many epochs curves reach a value, and which of them do.
+
+        Those that do not are given all epochs.
+
+        Args:
+            wanted: the value.
+        """
+        epochs, curves = self.epochs, self.values
+        reach = curves[:, -1] >= wanted
+        after = np.argmax(curves >= wanted, axis=1)
+        before = np.maximum(after - 1, 0)
+        places = np.arange(len(curves))
+        low, high = curves[places, before], curves[places, after]
+        rise = np.where(after > before, high - low, 1.0)
+        share = np.where(after > before, (wanted - low) / np.where(rise > 0, rise, 1.0), 0.0)
+        crossed = epochs[before] + share * (epochs[after] - epochs[before])
+        return np.where(reach, crossed, epochs[-1]), reach

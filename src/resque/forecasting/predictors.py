@@ -94,8 +94,9 @@ SORTS: Mapping[str, tuple[str, ...]] = {
     "task": tuple(TASK),
     "probe": tuple(PROBE),
     "how": (
-        "learning_rate", "batch_size", "max_epochs", "weight_decay", "head", "scratch", "frozen",
-        "sgd", "schedule", "augmentation",
+        # Not how long it may last: that is where a learning curve is read off.
+        "learning_rate", "batch_size", "weight_decay", "head", "scratch", "frozen", "sgd",
+        "schedule", "augmentation",
     ),
 }  # fmt: skip
 
@@ -252,7 +253,6 @@ def _of_recipe(recipe: Recipe) -> dict[str, float]:
     return {
         "learning_rate": _log(recipe.learning_rate),
         "batch_size": _log(recipe.batch_size),
-        "max_epochs": _log(recipe.max_epochs),
         "weight_decay": _root(recipe.weight_decay),
         "head": float(recipe.start == "head"),
         "scratch": float(recipe.start == "scratch"),

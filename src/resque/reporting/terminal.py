@@ -248,7 +248,8 @@ def backtest_view(backtest: Backtest) -> RenderableType:
         f"{backtest.scores[0].updates} updates foretold to {backtest.target}, "
         f"{backtest.hold_out} held out; median error of the epochs, 90 % intervals"
     )
-    return Group(Text(title), Text(), table)
+    verdict = backtest.verdict
+    return Group(Text(title), Text(), table, *([Text(), Text(verdict)] if verdict else []))
 
 
 def forecast_view(forecast: Forecast, judged: Judged | None = None) -> RenderableType:
