@@ -110,6 +110,30 @@ def test_few_examples_do_not_prove_a_kept_model_good(forecaster: Forecaster) -> 
     assert compared(forecaster, kept(900, 1000)).recommended == "keep"
 
 
+@pytest.mark.parametrize(("correct", "reaches"), [(0.81, True), (0.79, False)])
+def test_a_retraining_that_is_there_before_its_first_step_is_the_model_kept(
+    forecaster: Forecaster, correct: float, reaches: bool
+) -> None:
+    """Of 300 examples 0.81 are right: at 0.8 already, and no surer of it than the model kept."""
+    option = retrained("retrain")
+    assert option.preflight is not None
+    probe = option.preflight.probe
+    assert probe is not None
+    known = replace(option.preflight, probe=replace(probe, accuracy_before=correct))
+    found = compared(forecaster, replace(option, preflight=known), kept(round(300 * correct), 300))
+    trained, as_it_is = found.option("retrain"), found.option("keep")
+    assert as_it_is.reaches_target < 0.8
+    if reaches:
+        assert trained.costs["epochs"] is not None
+        assert trained.costs["epochs"].median == 0
+        assert trained.reaches_target == pytest.approx(as_it_is.reaches_target)
+        assert found.recommended is None
+    else:
+        assert trained.costs["epochs"] is not None
+        assert trained.costs["epochs"].lower >= RECIPE.validation_interval
+        assert found.recommended == "retrain"
+
+
 def test_the_interval_of_a_kept_model_covers(forecaster: Forecaster) -> None:
     """Jeffreys intervals cover a share of 0.87 about as often as they say; exact sum over all."""
     share, n = 0.87, 50
@@ -123,7 +147,7 @@ def test_the_interval_of_a_kept_model_covers(forecaster: Forecaster) -> None:
 
 
 def test_nothing_reaches_it(forecaster: Forecaster) -> None:
-    found = compared(forecaster, retrained("hopeless", 4.0), retrained("less so", 0.0), kept(30))
+    found = compared(forecaster, retrained("hopeless", 4.0), retrained("less so", 0.5), kept(30))
     assert found.recommended is None
     assert found.best == "less so"
     assert found.answer.startswith("no option reaches 0.8 with 80% probability; the best that ")

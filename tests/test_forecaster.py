@@ -371,6 +371,28 @@ def test_no_peak_is_below_what_the_model_does_already(with_curves: Forecaster) -
     assert free.values.min() < 0.8
 
 
+def test_what_a_validation_saw_before_the_first_step_is_not_foretold(
+    with_curves: Forecaster,
+) -> None:
+    """At 0.63 of the validation data 0.63 is met without a step, and 0.64 is not."""
+    known = asked(1.0)
+    assert known.probe is not None
+    seen = replace(known, probe=replace(known.probe, accuracy_before=0.63))
+    met = with_curves.expected(seen, target=Accuracy(0.63))
+    assert met.reaches_target == 1.0
+    assert met.distributions["epochs"].values.max() == 0.0
+    more = with_curves.expected(seen, target=Accuracy(0.64))
+    assert more.reaches_target > 0.9
+    assert more.distributions["epochs"].values.min() >= RECIPE.validation_interval
+    able = replace(known, probe=replace(known.probe, accuracy_before=0.95))
+    best = with_curves.expected(able, target=TARGET).distributions["peak_accuracy"]
+    assert best.values.min() == pytest.approx(0.95)
+    # Of a fresh classifier it says nothing: that is another one at its start.
+    fresh = replace(RECIPE, start="head")
+    free = with_curves.forecast(able, target=TARGET, recipe=fresh, from_scratch=False)
+    assert free.peak_accuracy.lower < 0.95
+
+
 def test_an_interval_that_says_nothing_says_so(with_curves: Forecaster) -> None:
     """All that the recipe allows; what is narrower says nothing of that kind."""
     told = "is all that the recipe allows"

@@ -183,6 +183,20 @@ def test_slow_first_steps_do_not_make_the_probe_too_short(monkeypatch: pytest.Mo
     assert found.steps > 10
 
 
+def test_the_accuracy_before_is_that_of_the_update_to_come() -> None:
+    """Of the untouched model, whatever the steps of the probe do; nothing without data for it."""
+    torch.manual_seed(0)
+    model, recipe = nn.Linear(6, 2), Recipe(learning_rate=0.5, max_epochs=1)
+    found = probe(model, (X, Y), (X[:40], Y[:40]), recipe=recipe, meter="none")
+    right = (model(X[:40]).argmax(1) == Y[:40]).float().mean().item()
+    assert found.accuracy_before == pytest.approx(right)
+    made = retrain(
+        model, (X, Y), (X[:40], Y[:40]), recipe=recipe, target=Plateau(1), meter="none"
+    ).update
+    assert found.accuracy_before == made.accuracy_before
+    assert probe(model, (X, Y), recipe=recipe, meter="none").accuracy_before is None
+
+
 def test_without_a_meter_no_more_steps_are_made_than_asked_for() -> None:
     """Only a counter needs seconds; the clock does not."""
     assert probe(nn.Linear(6, 2), (X, Y), steps=7, meter="none").steps == 7

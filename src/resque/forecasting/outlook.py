@@ -107,7 +107,8 @@ class Outlook:
         It is where the learning curves end that the probability of a target is read off.
         """
         if self._curves is None:
-            return self.needed(self.of("peak_accuracy")).through(share_of)
+            best = self.needed(self.of("peak_accuracy"))
+            return best.through(lambda values: share_of(np.maximum(values, self._floor())))
         return Distribution(share_of(self._curves.values[:, -1]), self._curves.weights)
 
     @property
@@ -117,6 +118,8 @@ class Outlook:
 
     def _begins_below(self, target: Accuracy) -> bool:
         """Return whether the model is known to be below a target before the first step."""
+        if self.known.accuracy_before is not None:
+            return self.known.accuracy_before < target.value
         error = self.known.predictors.get("error_before")
         # A fresh classifier knows nothing.
         return self.recipe.start != "weights" or (
@@ -137,7 +140,11 @@ class Outlook:
         for each in learned:
             foretold = each.regression.predict(self.row)
             columns.append(foretold.mean[0] + foretold.sd[0] * each.errors(self.unseen))
-        values = np.maximum(np.column_stack(columns), self._floor())
+        values = np.column_stack(columns)
+        if self.known.accuracy_before is not None:
+            # Before the first step nothing has to be foretold.
+            values[:, 0] = self._floor()
+        values = np.maximum(values, self._floor())
         there = np.isfinite(values).all(axis=1)
         weights = self.experience.weights(learned[0].places)[there]
         return _Curves.of(epochs, values[there], weights, self.recipe.max_epochs)
@@ -169,9 +176,11 @@ class Outlook:
     def _floor(self) -> float:
         """Return the log odds below which no accuracy is foretold; minus infinity where none is.
 
-        A model that keeps its classifier can go back to what it can do already. That was seen on
-        one sample of the data and will be seen on another, which may make the worse of it.
+        A model can go back to what it can do already. Where that was seen on another sample of the
+        data than it will be seen on, the other may make the worse of it.
         """
+        if self.known.accuracy_before is not None:
+            return logit(self.known.accuracy_before, _LEAST_MISS)
         error = self.known.predictors.get("error_before")
         if self.recipe.start != "weights" or error is None:
             return -math.inf

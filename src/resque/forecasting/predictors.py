@@ -111,11 +111,13 @@ class Known:
         does_not_apply: names of those that cannot be had for such an update, such as the error
             of a classifier that is fresh.
         groups: name of a grouping -> the group of the update.
+        accuracy_before: on the validation data before the first step; None where it is not known.
     """
 
     predictors: Mapping[str, float]
     does_not_apply: frozenset[str]
     groups: Mapping[str, str]
+    accuracy_before: float | None = None
 
 
 def known_before(
@@ -138,7 +140,9 @@ def known_before(
         values |= _losses(preflight["probe"]["losses"])
     signature, data = preflight["signature"], preflight["data"]
     data_kind = _data_kind(data["class_names"] or signature["class_names"], signature)
-    return _known(
+    # Pre-flights of the time before it was looked at do not have it.
+    tried = preflight["probe"] or {}
+    known = _known(
         values,
         # A loader brings its own batches.
         replace(recipe, batch_size=data["batch_size"]),
@@ -148,6 +152,8 @@ def known_before(
         against_old=preflight["shift"] is not None or values.keys() & SHIFT.keys() != set(),
         change=change,
     )
+    accuracy = tried.get("accuracy_before") if recipe.start == own.start else None
+    return replace(known, accuracy_before=accuracy)
 
 
 def trained_alike(one: Recipe, other: Recipe) -> bool:
@@ -174,7 +180,9 @@ def known_of(update: Update) -> Known:
     """
     change = _change_of(update)
     if update.preflight is not None:
-        return known_before(update.preflight, recipe=update.recipe, change=change)
+        known = known_before(update.preflight, recipe=update.recipe, change=change)
+        # What its pre-flight would have seen on the same validation data.
+        return replace(known, accuracy_before=update.accuracy_before)
     values: dict[str, float | None] = {
         "classes": update.data.classes,
         "training_examples": update.data.training_examples,
@@ -190,7 +198,7 @@ def known_of(update: Update) -> Known:
         }
     if update.index is not None and update.index.get("index") == "RESQUE_dist":
         values["RESQUE_dist_debiased"] = update.index.get("debiased")
-    return _known(
+    known = _known(
         {name: value for name, value in values.items() if value is not None},
         recipe,
         _data_kind(update.data.class_names, update.signature.to_dict()),
@@ -199,6 +207,7 @@ def known_of(update: Update) -> Known:
         against_old=True,
         change=change,
     )
+    return replace(known, accuracy_before=update.accuracy_before)
 
 
 def _change_of(update: Update) -> str:

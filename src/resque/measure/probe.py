@@ -81,6 +81,7 @@ class Probe:
         gradient_norm_first: of the very first step.
         gradient_norm: mean over the same steps as `losses`.
         parameter_change: root mean square change of all trained parameters by these steps.
+        accuracy_before: on the validation data, before the first step; None without them.
         recipe: with which the steps were made.
         data: sizes of the data.
         hardware: the machine.
@@ -108,6 +109,7 @@ class Probe:
     recipe: Recipe
     data: DataSizes
     hardware: Hardware
+    accuracy_before: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the probe as plain JSON types."""
@@ -241,6 +243,8 @@ def _probed(
         norms.append(norm)
         run.step()
 
+    # Its first pass warms the validation up; the timed ones come after the steps.
+    accuracy_before = run.validate(data.validated())[0] if validated else None
     for _ in range(warmup // 2):
         step()
     # The first steps are slow, and would foretell too few.
@@ -263,7 +267,6 @@ def _probed(
             readings.append(window.reading)
     validations = []
     if validated:
-        run.validate(data.validated())
         for _ in range(2):
             with meter.window("validation") as window:
                 run.validate(data.validated())
@@ -296,6 +299,7 @@ def _probed(
         recipe=run.recipe,
         data=data.sizes,
         hardware=hardware_of(run.device),
+        accuracy_before=accuracy_before,
     )
 
 
