@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from scipy.stats import binom
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +23,7 @@ from resque.decision.comparison import Comparison
 from resque.errors import InputError
 from resque.forecasting.forecaster import Forecaster
 from resque.history.records import Accuracy, Plateau, Recipe
+from resque.reporting.comparison_terminal import comparison_view
 from simulated import curve_of, preflight_of, simulated
 
 TARGET = Accuracy(0.8)
@@ -80,6 +83,25 @@ def test_the_cheapest_that_reaches_the_target(forecaster: Forecaster) -> None:
     assert found.option("keep").reaches_target < 0.01
     assert found.answer.startswith("quick: it takes ")
     assert [one.name for one in found.options] == ["slow", "quick", "hopeless", "keep"]
+
+
+def test_a_warning_names_its_options_unless_it_is_of_all(forecaster: Forecaster) -> None:
+    """A network that nobody has seen is that of one option only."""
+    new = retrained("new one")
+    assert new.preflight is not None
+    signature = replace(new.preflight.signature, model="network never seen")
+    new = replace(new, preflight=replace(new.preflight, signature=signature))
+    found = compared(forecaster, retrained("old one"), new, kept(60))
+    notes = {one.name: one.forecast.notes for one in found.options if one.forecast}
+    only = set(notes["new one"]) - set(notes["old one"])
+    assert any("Known updates of this network: 0" in note for note in only)
+    console = Console(width=10_000, record=True, file=StringIO())
+    console.print(comparison_view(found))
+    lines = console.export_text().splitlines()
+    for note in only:
+        assert f"warning, new one: {note}" in lines
+    for note in set(notes["new one"]) & set(notes["old one"]):
+        assert f"warning: {note}" in lines
 
 
 def test_options_alike_tie(forecaster: Forecaster) -> None:

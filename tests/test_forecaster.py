@@ -15,6 +15,7 @@ from resque.errors import InputError
 from resque.forecasting import experience as experience_module
 from resque.forecasting.experience import Distribution, Experience
 from resque.forecasting.forecaster import Forecaster
+from resque.forecasting.predictors import DATA, known_before
 from resque.history.records import Accuracy, Plateau, Recipe
 from simulated import TARGET, curve_of, plateau_of, preflight_of, simulated
 from updates import reading_of
@@ -581,6 +582,22 @@ def test_another_batch_size_is_refused(forecaster: Forecaster) -> None:
 
 
 # --- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"), [(("cats", "dogs"), True), (("0", "1"), False), (("0", "dogs"), True)]
+)
+def test_data_are_alike_by_the_names_of_their_classes(
+    names: tuple[str, ...], *, alike: bool
+) -> None:
+    """Bare numbers name nothing: then what prepares the data tells them apart as well."""
+    groups = set()
+    for preprocessing in ("bytes / 255", "(bytes / 255 - 0.5) / 0.5"):
+        told = preflight_of(1.0).to_dict()
+        told["data"]["class_names"] = told["signature"]["class_names"] = names
+        told["signature"]["preprocessing"] = preprocessing
+        groups.add(known_before(told).groups[DATA])
+    assert (len(groups) == 1) is alike
 
 
 def test_no_update_at_all() -> None:

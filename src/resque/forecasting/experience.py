@@ -232,7 +232,7 @@ class Experience:
         if not self.updates:
             raise InputError(
                 "There are no updates to forecast from: the history is empty, and the corpus is "
-                "not used. Add updates, or use the corpus."
+                "not used. Use the corpus, or add updates: `resque retrain` and History.add do."
             )
         self.own = np.arange(len(self.updates)) < len(own)
         self.known = tuple(known_of(update) for update in self.updates)

@@ -273,12 +273,15 @@ def _of_recipe(recipe: Recipe) -> dict[str, float]:
 
 
 def _data_kind(class_names: Sequence[str], signature: Mapping[str, Any]) -> str:
-    """Return what stands for data of one kind: their classes, and how they were prepared.
+    """Return what stands for data of one kind: the names of their classes.
 
-    Classes alone do not tell data apart whose labels are bare numbers.
+    Names that are bare numbers do not tell data apart; those are told apart by how they were
+    prepared as well, which the command line and a script may describe differently.
     """
-    told = "\n".join([*sorted(class_names), str(signature["preprocessing"])])
-    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+    told = sorted(class_names)
+    if all(name.isdecimal() for name in told):
+        told.append(str(signature["preprocessing"]))
+    return hashlib.blake2b("\n".join(told).encode(), digest_size=8).hexdigest()
 
 
 def _recipe_name(recipe: Recipe) -> str:

@@ -192,8 +192,13 @@ def load_preflight(path: Path | str) -> Preflight:
     path = existing(path)
     try:
         return Preflight.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{str(path)!r} is no saved pre-flight: {error}.") from error
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{str(path)!r} is no saved pre-flight: it is not JSON. `resque forecast "
+            "--save-preflight` and Preflight.save write one."
+        ) from error
 
 
 def preflight(

@@ -59,12 +59,24 @@ def comparison_view(found: Comparison, *, warnings: bool = True) -> RenderableTy
     if alike:
         lines.append(f"the same answer with {', or '.join(change.what for change in alike)}")
     lines += [f"not compared, {name}: {why}" for name, why in found.failures.items()]
-    notes = dict.fromkeys(
-        note for one in found.options if one.forecast for note in one.forecast.notes
-    )
-    lines += [f"warning: {note}" for note in notes if warnings]
+    lines += _warnings(found) if warnings else []
     # Long names of options must not break the answer.
     return Group(Text(found.answer, style="bold"), Text(), table, *map(Text, lines))
+
+
+def _warnings(found: Comparison) -> list[str]:
+    """Return what to know of the forecasts; what is not said of all of them, with whose it is."""
+    forecast = [one for one in found.options if one.forecast]
+    told: dict[str, list[str]] = {}
+    for one in forecast:
+        for note in one.forecast.notes if one.forecast else ():
+            told.setdefault(note, []).append(one.name)
+    return [
+        f"warning: {note}"
+        if len(names) == len(forecast)
+        else f"warning, {', '.join(names)}: {note}"
+        for note, names in told.items()
+    ]
 
 
 def _marked(found: Comparison, one: Compared) -> str:

@@ -38,8 +38,8 @@ def frechet(before: np.ndarray, after: np.ndarray) -> float:
         (0.0, 4.0)
     """
     old, new = checked_sides(before, after)
-    values, scores = spectrum(old, centred=True)
-    kept = np.flatnonzero(values > _SMALLEST * values[-1])[-_DIRECTIONS:]
+    values, scores = spectrum(old, centred=True, largest=_DIRECTIONS)
+    kept = values > _SMALLEST * values[-1]
     values, scores = values[kept], scores[:, kept]
     mean = old.mean(axis=0, dtype=np.float64)
     directions = (old - mean).T @ (scores / values)

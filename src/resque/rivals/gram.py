@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 
 _BLOCK = 2048
 
 
-def spectrum(features: np.ndarray, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+def spectrum(
+    features: np.ndarray, *, centred: bool, largest: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return eigenvalues (r,) of F'F, smallest first, and scores FV (n, r), r = min(n, D).
 
     From the smaller of F'F and FF', added up in float64 over blocks, so that features of many
@@ -17,6 +20,7 @@ def spectrum(features: np.ndarray, *, centred: bool) -> tuple[np.ndarray, np.nda
     Args:
         features: F (n, D).
         centred: whether to subtract the mean of each value first.
+        largest: only so many of the eigenvalues, the largest, which is quicker; None for all.
 
     Example:
         >>> values, scores = spectrum(np.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]), centred=False)
@@ -31,9 +35,18 @@ def spectrum(features: np.ndarray, *, centred: bool) -> tuple[np.ndarray, np.nda
             place = slice(start, start + _BLOCK)
             block = features[:, place].astype(np.float64) - mean[place]
             gram += block @ block.T
-        values, vectors = np.linalg.eigh(gram)
+        values, vectors = _eigh(gram, largest)
         values = np.maximum(values, 0.0)
         return values, vectors * np.sqrt(values)
     whole = features.astype(np.float64) - mean
-    values, vectors = np.linalg.eigh(whole.T @ whole)
+    values, vectors = _eigh(whole.T @ whole, largest)
     return np.maximum(values, 0.0), whole @ vectors
+
+
+def _eigh(matrix: np.ndarray, largest: int | None) -> tuple[np.ndarray, np.ndarray]:
+    if largest is None or largest >= len(matrix):
+        values, vectors = np.linalg.eigh(matrix)
+        return values, vectors
+    wanted = len(matrix) - largest, len(matrix) - 1
+    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=wanted, overwrite_a=True)
+    return values, vectors
