@@ -175,7 +175,8 @@ def backtest(
 
     Example:
         >>> from resque.forecasting.corpus import corpus_updates
-        >>> found = backtest(corpus_updates(), hold_out="network", baselines=())
+        >>> known = [u for u in corpus_updates() if u.labels["new"] == "cifar10"][:60]
+        >>> found = backtest(known, hold_out="network", baselines=())
         >>> found.scores[0].method
         'forecast'
     """
