@@ -249,7 +249,8 @@ def summary(claims: Sequence[Claim]) -> str:
 
 
 def _interval_in_words(found: Interval) -> str:
-    if math.isnan(found.lower):
+    # Of two groups it may be a single point, which looks like certainty.
+    if math.isnan(found.lower) or found.groups < LEAST_GROUPS:
         return "no interval"
     return f"{100 * LEVEL:g} % interval {found.lower:.2f} to {found.upper:.2f}"
 
