@@ -423,4 +423,6 @@ def _at(update: Preflight, index: float, curve: AccuracyCurve, known: float | No
     }
     if update.values.get("error_before") is not None:
         values["error_before"] = 1 - accuracy
-    return replace(update, values=values)
+    # What the probe saw of today's data holds for no others.
+    probe = update.probe and replace(update.probe, accuracy_before=None)
+    return replace(update, values=values, probe=probe)

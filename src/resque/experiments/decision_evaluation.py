@@ -110,6 +110,8 @@ class Ruled:
             interval over kinds of new data.
         oracles: share of the questions in which its choice was as cheap as the oracle's.
         reached: share in which its choice met the target.
+        lost: share of what it paid beyond the oracle's that is the price of missed targets; NaN
+            where it paid no more.
     """
 
     rule: str
@@ -118,6 +120,7 @@ class Ruled:
     ratio: tuple[float, float, float]
     oracles: float
     reached: float
+    lost: float
 
 
 Rule = Callable[[Question], Played | None]
@@ -301,12 +304,13 @@ def ruled(
 
 
 def _ruled(asked: Sequence[Question], name: str, rule: Rule) -> Ruled | None:
-    rows = []
+    rows, beyond = [], []
     for question in asked:
         chosen = rule(question)
         if chosen is not None:
             cheapest = question.cost(question.cheapest)
             rows.append((question.change, question.cost(chosen), cheapest, float(chosen.reached)))
+            beyond.append((question.cost(chosen) - cheapest, chosen.reached))
     if not rows:
         return None
     changes = np.array([row[0] for row in rows])
@@ -328,4 +332,11 @@ def _ruled(asked: Sequence[Question], name: str, rule: Rule) -> Ruled | None:
         ratio=(float(own.sum() / best.sum()), float(lower), float(upper)),
         oracles=float(np.mean(own <= best * (1 + 1e-9))),
         reached=float(reached.mean()),
+        lost=_share_lost(beyond),
     )
+
+
+def _share_lost(beyond: Sequence[tuple[float, bool]]) -> float:
+    more = sum(seconds for seconds, _ in beyond)
+    missed = sum(seconds for seconds, reached in beyond if not reached)
+    return missed / more if more > 0 else np.nan

@@ -88,17 +88,18 @@ def _section(heading: str, found: Sequence[Ruled], questions: Sequence[Question]
         asked,
         "Total seconds over the oracle's, with a 90 % bootstrap interval over kinds of new data:",
         "",
-        "| rule | questions | cost / oracle's | the oracle's choice | target met |",
-        "|---|---:|---:|---:|---:|",
+        "| rule | questions | cost / oracle's | oracle's choice | target met | excess by misses |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for one in found:
         ratio, lower, upper = one.ratio
         between = f" ({lower:.2f} to {upper:.2f})" if math.isfinite(lower) else ""
         lines.append(
             f"| {one.rule} | {one.questions} | {ratio:.2f}{between} | {one.oracles:.0%} | "
-            f"{one.reached:.0%} |"
+            f"{one.reached:.0%} | {'-' if math.isnan(one.lost) else f'{one.lost:.0%}'} |"
         )
-    return "\n".join([*lines, "", _verdict(found), ""])
+    misses = "*Excess by misses*: share of what is paid beyond the oracle's for missed targets."
+    return "\n".join([*lines, "", misses, "", _verdict(found), ""])
 
 
 def _verdict(found: Sequence[Ruled]) -> str:
