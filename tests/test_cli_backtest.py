@@ -29,7 +29,7 @@ def test_a_table_with_the_forecast_first(capsys: pytest.CaptureFixture[str]) -> 
     assert "14 updates foretold to plateau (patience 3, min_delta 0.002), network held out" in out
     lines = [line for line in out.splitlines() if line.startswith(("forecast ", "mean of the"))]
     assert [line.split("  ")[0] for line in lines] == ["forecast", "mean of the history"]
-    assert out.splitlines()[-1].startswith("The forecast ")
+    assert out.splitlines()[-1].startswith("Whether the forecast is better than ")
 
 
 @pytest.mark.usefixtures("own")

@@ -345,7 +345,10 @@ def test_the_peak_and_the_probability_of_a_target_are_of_the_same_curves(
 
 
 def test_with_more_epochs_no_target_is_less_likely(with_curves: Forecaster) -> None:
-    """Nor is the peak lower, whether or not the epochs are those of a known update."""
+    """Nor is the peak lower, whether or not the epochs are those of a known update.
+
+    But for what separate regressions differ by: 2 % of the curves are one, 0.005 of accuracy.
+    """
     chances, peaks = [], []
     for epochs in (0.5, 1, 2.5, 3, 7, 8, 20, 25, 60):
         recipe = replace(RECIPE, max_epochs=epochs)
@@ -354,22 +357,68 @@ def test_with_more_epochs_no_target_is_less_likely(with_curves: Forecaster) -> N
         )
         chances.append(found.reaches_target)
         peaks.append(found.distributions["peak_accuracy"].median())
-    assert chances == sorted(chances)
-    assert peaks == sorted(peaks)
+    assert chances == pytest.approx(np.maximum.accumulate(chances), abs=0.02)
+    assert peaks == pytest.approx(np.maximum.accumulate(peaks), abs=0.005)
     assert chances[0] < 0.2 < chances[-1]
     assert chances[-2] == chances[-1]
 
 
+def test_a_few_long_updates_do_not_tell_of_all_the_others() -> None:
+    """Two of 60 went on for 400 epochs; the others ended at 25, and nobody knows what they had."""
+    ended = [replace(u, curve=curve_of(0.73, 4.0, 25.0), ended="max_epochs") for u in simulated(60)]
+    long = [replace(u, curve=curve_of(0.85, 60.0, 400.0)) if at < 2 else u
+            for at, u in enumerate(ended)]  # fmt: skip
+    recipe = replace(RECIPE, max_epochs=25)
+    known = preflight_of(1.0, network="network 0", recipe=recipe)
+    one, other = (
+        Forecaster(updates, corpus=False).forecast(known, target=TARGET, from_scratch=False)
+        for updates in (ended, long)
+    )
+    assert one.peak_accuracy.median == pytest.approx(0.73, abs=0.01)
+    assert other.peak_accuracy.median == pytest.approx(one.peak_accuracy.median, abs=0.02)
+    assert other.peak_accuracy.upper < 0.8
+    longer = preflight_of(1.0, network="network 0", recipe=RECIPE)
+    notes = Forecaster(long, corpus=False).forecast(longer, target=TARGET).notes
+    assert any("Too few known updates tell of more than 25 epochs" in note for note in notes)
+
+
+@pytest.mark.parametrize("curved", [0, 1, 5, 40])
+def test_updates_without_a_curve_tell_of_the_peak(curved: int) -> None:
+    """Whatever few of them have one; of an accuracy only those with a curve tell."""
+    updates = [replace(u, curve=curve_of(u.peak_accuracy or 0.5, 2.0, 25.0)) if at < curved else u
+               for at, u in enumerate(simulated(40))]  # fmt: skip
+    found = Forecaster(updates, corpus=False).forecast(asked(1.0), target=TARGET)
+    assert found.peak_accuracy.median == pytest.approx(1 / (1 + math.exp(-1.0)), abs=0.03)
+    told = f"Own updates without a learning curve: {40 - curved} of 40."
+    assert any(note.startswith(told) for note in found.notes) is (curved < 40)
+
+
+def test_a_schedule_that_ends_with_the_epochs_is_told(with_curves: Forecaster) -> None:
+    for schedule, told in (("constant", False), ("cosine", True)):
+        recipe = replace(RECIPE, schedule=schedule)  # type: ignore[arg-type]
+        found = with_curves.forecast(asked(1.0), target=TARGET, recipe=recipe, from_scratch=False)
+        assert any("schedule ends with max_epochs" in note for note in found.notes) is told
+
+
+def test_near_one_a_target_that_is_above_is_not_met(with_curves: Forecaster) -> None:
+    """9,999 of 10,000 are not all of them, though both are as good as 1 as log odds."""
+    known = asked(1.0)
+    assert known.probe is not None
+    seen = replace(known, probe=replace(known.probe, accuracy_before=0.9999))
+    assert with_curves.expected(seen, target=Accuracy(1.0)).reaches_target == 0.0
+    assert with_curves.expected(seen, target=Accuracy(0.9999)).reaches_target == 1.0
+
+
 def test_no_peak_is_below_what_the_model_does_already(with_curves: Forecaster) -> None:
-    """But for what another sample of the data may make of it: 640 examples, sqrt(2 p q / n)."""
+    """But for what another sample of the data may make of it: 300 examples in place of 640."""
     known = asked(1.0)
     able = replace(known, values={**known.values, "error_before": 0.1})
     found = with_curves.expected(able, target=TARGET).distributions["peak_accuracy"]
-    assert found.values.min() == pytest.approx(0.9 - 1.645 * math.sqrt(2 * 0.09 / 640), abs=1e-4)
+    differ = math.sqrt(0.09 * (1 / 640 + 1 / 300))
+    assert found.values.min() == pytest.approx(0.9 - 1.645 * differ, abs=1e-4)
     fresh = replace(RECIPE, start="head")
-    asked_fresh = replace(able, recipe=fresh, values={**known.values})
-    free = with_curves.expected(asked_fresh, target=TARGET).distributions["peak_accuracy"]
-    assert free.values.min() < 0.8
+    free = with_curves.expected(replace(able, recipe=fresh), target=TARGET)
+    assert free.distributions["peak_accuracy"].values.min() < 0.8
 
 
 def test_what_a_validation_saw_before_the_first_step_is_not_foretold(
@@ -409,8 +458,19 @@ def test_an_interval_that_says_nothing_says_so(with_curves: Forecaster) -> None:
     found = noise.forecast(known, target=Accuracy(0.8))
     assert (found.epochs.lower, found.epochs.upper) == (0.5, 4.0)
     assert told in found.notes[0]
-    sure = with_curves.forecast(asked(1.0), target=TARGET)
-    assert not any(told in note for note in sure.notes)
+    for recipe, target in (
+        (RECIPE, TARGET),
+        # One epoch is all there is, and sure.
+        (replace(RECIPE, max_epochs=0.5), Accuracy(0.8)),
+        (replace(RECIPE, max_epochs=3), TARGET),
+    ):
+        sure = with_curves.forecast(asked(1.0), recipe=recipe, target=target)
+        assert not any(told in note for note in sure.notes)
+    shortest = replace(RECIPE, max_epochs=8)
+    wide = Forecaster(simulated(40, noise=4.0), corpus=False)
+    found = wide.forecast(asked(1.0), recipe=shortest, target=TARGET)
+    assert (found.epochs.lower, found.epochs.upper) == (TARGET.patience, 8.0)
+    assert told in found.notes[0]
 
 
 def test_from_scratch_is_told_beside_it(forecaster: Forecaster) -> None:
@@ -513,7 +573,7 @@ def test_an_accuracy_that_comes_late_is_foretold() -> None:
     assert found.reaches_target > 0.9
     # Between 64 and 100 epochs the curve is taken to be straight.
     assert found.epochs.median == pytest.approx(66, rel=0.1)
-    assert any("for more than 100 epochs" in note for note in found.notes)
+    assert any("tell of more than 100 epochs" in note for note in found.notes)
 
 
 def test_more_than_can_be_told_apart_from_all_is_not_reached() -> None:

@@ -562,6 +562,16 @@ def test_knn_error_is_that_of_scikit_learn(rng: np.random.Generator) -> None:
     assert knn_error(values, labels) == pytest.approx(wrong.mean(), rel=1e-12)
 
 
+def test_neighbours_that_hardly_differ_in_direction_are_told_apart(
+    rng: np.random.Generator,
+) -> None:
+    """Far from zero all cosines are 1 but for 1e-7, which float32 does not tell apart."""
+    labels = np.repeat(np.arange(6), 60)
+    values = 2.0 * rng.normal(size=(6, 64))[labels] + rng.normal(size=(360, 64))
+    assert knn_error(values, labels) < 0.05
+    assert knn_error(values + 1e4, labels) < 0.05
+
+
 def test_knn_refuses_neighbours_that_are_not_there() -> None:
     """With how many there are."""
     for k in (0, 4):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -40,6 +40,7 @@ class Candidate:
         kind: "keep", "retrain" or "from scratch".
         correct: of a kept model, new examples that it classifies correctly already.
         examples: of those that it was asked.
+        validated: whether those are the validation data on which the other options are judged.
         preflight: of an option that trains.
         signature: of the pass of a kept model; None where it is not known.
         grid: see `Retrain`.
@@ -56,6 +57,7 @@ class Candidate:
     kind: Kind
     correct: int = 0
     examples: int = 0
+    validated: bool = False
     preflight: Preflight | None = None
     signature: Signature | None = None
     grid: float | str | Grid | None = None
@@ -70,6 +72,7 @@ class Candidate:
             "kind": self.kind,
             "correct": self.correct,
             "examples": self.examples,
+            "validated": self.validated,
             "preflight": self.preflight and self.preflight.to_dict(),
             "signature": self.signature and self.signature.to_dict(),
         }
@@ -157,7 +160,8 @@ def candidate(
     if isinstance(option, Keep):
         data = option.data
         data = data if data is not None else validation if validation is not None else training
-        return _kept(option, data, names, progress)
+        kept = _kept(option, data, names, progress)
+        return replace(kept, validated=data is validation)
     data = option.training if option.training is not None else training
     if data is None:
         raise InputError(f"The option {option.name!r} has no data to train on; give training=.")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _COSTS = ("epochs", "duration_s", "energy_kwh", "carbon_kg", "money")
 # How far and how finely other targets are asked for.
+# A share of right examples that is the target is at it.
+_SAME = 1e-9
 _TARGET_STEP, _TARGET_STEPS = 0.01, 15
 _MORE_DATA = 2
 
@@ -393,46 +395,25 @@ def _told(one: Candidate, forecaster: Forecaster, asked: Asked) -> _Told:
         known=known,
         costs=costs,
         missing=missing,
-        reaches=_reaches(one.preflight, forecast.epochs.median, forecast.reaches_target, asked),
+        reaches=forecast.reaches_target,
         peak_accuracy=forecast.peak_accuracy,
     )
 
 
-def _reaches(known: Preflight, epochs: float, reaches: float, asked: Asked) -> float:
-    """Return the probability of the target of an option that trains for so many epochs.
-
-    One that is at its target before the first step is the model as it is, and is not surer of it
-    than that one kept.
-
-    Args:
-        known: of the option.
-        epochs: that are foretold, median.
-        reaches: probability of the target that is foretold.
-        asked: of the options.
-    """
-    before = None if known.probe is None else known.probe.accuracy_before
-    examples = known.data.validation_examples
-    if epochs > 0 or before is None or not examples:
-        return reaches
-    return min(reaches, float(_accuracy_of(before * examples, examples).sf(asked.target.value)))
-
-
-def _accuracy_of(correct: float, examples: int) -> Any:
-    """Return what the accuracy of a model is, as far as so many examples tell: beta distribution.
-
-    Jeffreys prior: Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001.
-    """
-    return beta(correct + 0.5, examples - correct + 0.5)
-
-
 def _of_kept(one: Candidate, asked: Asked) -> tuple[float, Estimate]:
-    """Return the probability that a kept model is at the target, and its accuracy."""
-    known = _accuracy_of(one.correct, one.examples)
+    """Return the probability that a kept model is at the target, and its accuracy.
+
+    On the validation data of the other options that is seen, as it would be of an update; what
+    other data say of it is a sample (Jeffreys prior: Brown, Cai and DasGupta, "Interval Estimation
+    for a Binomial Proportion", 2001).
+    """
+    known = beta(one.correct + 0.5, one.examples - one.correct + 0.5)
     tail = (1 - asked.confidence_level) / 2
     median, lower, upper = (float(known.ppf(share)) for share in (0.5, tail, 1 - tail))
-    return float(known.sf(asked.target.value)), Estimate(
-        median=median, lower=lower, upper=upper, unit=""
-    )
+    reaches = float(known.sf(asked.target.value))
+    if one.validated:
+        reaches = float(one.correct >= asked.target.value * one.examples - _SAME)
+    return reaches, Estimate(median=median, lower=lower, upper=upper, unit="")
 
 
 def _compared(one: _Told, choice: Choice) -> Compared:
@@ -577,7 +558,7 @@ def _priced(one: Candidate, forecaster: Forecaster, asked: Asked) -> Priced | No
     return Priced(
         name=one.name,
         cost=cost,
-        reaches=_reaches(one.preflight, known["epochs"].median(), expected.reaches_target, asked),
+        reaches=expected.reaches_target,
         accuracy=known["peak_accuracy"].median(),
     )
 

@@ -33,6 +33,8 @@ _RESAMPLES = 500
 # Experiences whose sizes differ by less than this share have the same variances.
 _ALIKE = 0.9
 _FEWEST_KNOWN = 2
+# Resamples of fewer groups find a difference far too often.
+_FEWEST_GROUPS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +116,8 @@ class Backtest:
     def verdict(self) -> str:
         """Whether the forecast did better than the best of the other methods, in a sentence.
 
-        By the pinball loss: lower in 90 % of resamples of what was left out, or not.
+        By the pinball loss: whether the 90 % interval of the difference, over resamples of what was
+        left out, has zero in it. Five groups or more are needed.
         """
         others = self.scores[1:]
         if not others:
@@ -122,14 +125,17 @@ class Backtest:
         best = min(others, key=lambda score: score.values["pinball"][0])
         losses = [score.values["pinball"][0] for score in (self.scores[0], best)]
         told = f"pinball loss {losses[0]:.3f} against {losses[1]:.3f}"
+        groups = self.scores[0].groups
+        if groups < _FEWEST_GROUPS:
+            return (
+                f"Whether the forecast is better than {best.method}, the best of the others, it "
+                f"takes {_FEWEST_GROUPS} groups to be left out to tell, and there are {groups}: "
+                f"{told}."
+            )
         differences = _differences(
             [row for row in self.foretold if row.method == OURS],
             [row for row in self.foretold if row.method == best.method],
         )
-        if not len(differences):
-            return (
-                f"One group tells nothing of whether the forecast or {best.method} is the better."
-            )
         lower, upper = np.quantile(differences, [_TAIL, 1 - _TAIL])
         if upper < 0:
             return f"The forecast is better than {best.method}, the best of the others: {told}."

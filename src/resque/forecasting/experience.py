@@ -238,8 +238,7 @@ class Experience:
         self.known = tuple(known_of(update) for update in self.updates)
         self.scale = Scale.of(self.known)
         self.rows = self.scale.rows(self.known)
-        # Beyond its last epoch no learning curve is known.
-        self.longest = max((u.curve[-1].epoch for u in self.updates if u.curve), default=0.0)
+        self.longest = _longest(self.updates)
         self._variances = dict(variances or {})
         self._fits: dict[tuple[str, Target | None], Mapping[str, float]] = {}
         self._learned: dict[tuple[str, Target | None], Learned | None] = {}
@@ -325,6 +324,23 @@ class Experience:
         regression = PooledRegression(self.rows[places], y, censored, variances=variances)
         self._fits.setdefault(kind, regression.variances)
         return Learned(places, y, censored, regression)
+
+
+def _longest(updates: Sequence[Update]) -> float:
+    """Return the last epoch at which learning curves are known, of enough updates; 0 for none.
+
+    One on a plateau is known beyond its end. A single one that went on for ever would have the
+    accuracy of all the others, at an epoch that they never came to, told by guesses.
+    """
+    ends = sorted(
+        math.inf if update.ended == "plateau" else update.curve[-1].epoch
+        for update in updates
+        if update.curve
+    )
+    if not ends:
+        return 0.0
+    last = max(update.curve[-1].epoch for update in updates if update.curve)
+    return min(last, ends[-min(FEW, math.ceil(len(ends) / 2))])
 
 
 def _kind(measure: str) -> str:

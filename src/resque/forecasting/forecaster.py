@@ -30,6 +30,7 @@ from resque.history.records import (
     JOULES_PER_KWH,
     Accuracy,
     Grid,
+    Plateau,
     Recipe,
     Target,
     checked_target,
@@ -372,8 +373,11 @@ class _Asked:
         )
 
     def _says_nothing(self, epochs: Estimate, level: float) -> tuple[str, ...]:
-        recipe = self.outlook.recipe
-        if epochs.lower > recipe.validation_interval or epochs.upper < recipe.max_epochs:
+        recipe, target = self.outlook.recipe, self.outlook.target
+        interval = recipe.validation_interval
+        waited = target.patience if isinstance(target, Plateau) else interval
+        soonest = math.ceil(waited / interval - 1e-9) * interval
+        if epochs.lower > soonest or not epochs.lower < epochs.upper == recipe.max_epochs:
             return ()
         told = (
             f"The {level:.0%} interval of the epochs is all that the recipe allows: at this level "
@@ -414,13 +418,25 @@ class _Asked:
                 "The probe tried another recipe: its losses and gradients are not used, and a "
                 "step is taken to cost as much as there."
             )
+        longest = experience.longest
+        if 0 < longest < self.outlook.recipe.max_epochs:
+            told.append(
+                f"Too few known updates tell of more than {longest:g} epochs; beyond them accuracy "
+                "is taken to stay where it is."
+            )
+        if self.outlook.recipe.schedule != "constant":
+            told.append(
+                f"The {self.outlook.recipe.schedule} schedule ends with max_epochs, "
+                f"{self.outlook.recipe.max_epochs:g}: known updates of another schedule or length "
+                "say little of when accuracy rises."
+            )
+        curveless = sum(not update.curve for update in own)
+        if curveless:
+            told.append(
+                f"Own updates without a learning curve: {curveless} of {len(own)}. They tell "
+                "nothing of when an accuracy is reached."
+            )
         if isinstance(self.outlook.target, Accuracy):
-            longest = self.outlook.experience.longest
-            if self.outlook.recipe.max_epochs > longest:
-                told.append(
-                    f"No known update was trained for more than {longest:g} epochs; beyond them "
-                    "accuracy is taken to stay where it is."
-                )
             best = max((u.peak_accuracy or 0.0) for u in self.outlook.experience.updates)
             if self.outlook.target.value > best:
                 told.append(

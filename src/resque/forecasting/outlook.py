@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # Of a target: nearer to 1 than this it is as good as 1.
 _LEAST_MISS = 1e-4
-# Logarithm of the examples that are taken to be there where their number is not known.
-_FEW_EXAMPLES = math.log(300)
+# Examples that are taken to be there where their number is not known.
+_FEW_EXAMPLES = 300
 _Found = TypeVar("_Found", Learned, Distribution)
 
 
@@ -106,10 +106,11 @@ class Outlook:
 
         It is where the learning curves end that the probability of a target is read off.
         """
-        if self._curves is None:
-            best = self.needed(self.of("peak_accuracy"))
-            return best.through(lambda values: share_of(np.maximum(values, self._floor())))
-        return Distribution(share_of(self._curves.values[:, -1]), self._curves.weights)
+        if self._peak_of_curves:
+            curves = self._needed_curves()
+            return Distribution(share_of(curves.values[:, -1]), curves.weights)
+        best = self.needed(self.of("peak_accuracy"))
+        return best.through(lambda values: share_of(np.maximum(values, self._floor())))
 
     @property
     def checkable(self) -> tuple[str, ...]:
@@ -147,7 +148,7 @@ class Outlook:
         values = np.maximum(values, self._floor())
         there = np.isfinite(values).all(axis=1)
         weights = self.experience.weights(learned[0].places)[there]
-        return _Curves.of(epochs, values[there], weights, self.recipe.max_epochs)
+        return _Curves.of(epochs, values[there], weights)
 
     def _needed_curves(self) -> _Curves:
         if self._curves is None:
@@ -159,17 +160,21 @@ class Outlook:
         return self._curves
 
     def _at_epochs(self) -> tuple[Floats, list[Learned]]:
-        """Return the epochs at which accuracy is foretold, and what is learned of each.
-
-        The same epochs whatever the recipe allows: with more of them no target is less likely.
-        """
-        longest = self.experience.longest
-        epochs = [0.0, *(2.0**k for k in range(-1, 30) if 2.0**k < longest), longest]
+        """Return the epochs at which accuracy is foretold, and what is learned of each."""
+        last = min(self.recipe.max_epochs, self.experience.longest)
+        epochs = [0.0, *(2.0**k for k in range(-1, 30) if 2.0**k < last), last]
         learned = [self.needed(self.experience.learned(f"accuracy at {e:g}")) for e in epochs]
         return np.array(epochs), learned
 
+    @property
+    def _peak_of_curves(self) -> bool:
+        """Whether the peak is that of learning curves: those must be known of half the updates."""
+        curved = sum(bool(update.curve) for update in self.experience.updates)
+        most = 2 * curved >= len(self.experience.updates)
+        return curved > 0 and (most or isinstance(self.target, Accuracy))
+
     def _of_the_end(self) -> Learned | None:
-        if self._curves is None:
+        if not self._peak_of_curves:
             return self.experience.learned("peak_accuracy")
         return self._at_epochs()[1][-1]
 
@@ -179,15 +184,21 @@ class Outlook:
         A model can go back to what it can do already. Where that was seen on another sample of the
         data than it will be seen on, the other may make the worse of it.
         """
-        if self.known.accuracy_before is not None:
-            return logit(self.known.accuracy_before, _LEAST_MISS)
+        before = self.known.accuracy_before
+        if before is not None:
+            floor = logit(before, _LEAST_MISS)
+            if isinstance(self.target, Accuracy) and before < self.target.value:
+                # However near to 1 both are.
+                wanted = logit(self.target.value, _LEAST_MISS)
+                floor = min(floor, math.nextafter(wanted, -math.inf))
+            return floor
         error = self.known.predictors.get("error_before")
         if self.recipe.start != "weights" or error is None:
             return -math.inf
         share = float(share_of(np.array(-error)))
-        examples = math.exp(self.known.predictors.get("training_examples", _FEW_EXAMPLES))
-        differ = math.sqrt(2 * share * (1 - share) / examples)
-        return logit(share - float(ndtri(0.95)) * differ)
+        seen = math.exp(self.known.predictors.get("training_examples", math.log(_FEW_EXAMPLES)))
+        differ = share * (1 - share) * (1 / seen + 1 / (self.known.validation_examples or seen))
+        return logit(share - float(ndtri(0.95)) * math.sqrt(differ))
 
     def track_record(self) -> TrackRecord:
         """Return how well the known updates are foretold in the same way."""
@@ -215,17 +226,14 @@ class Outlook:
         epochs, learned = self._at_epochs()
         updates = [self.experience.updates[at] for at in learned[0].places]
         values = np.column_stack([each.foretold(self.unseen)[0] for each in learned])
-        curves = _Curves.of(
-            epochs,
-            np.nan_to_num(values, nan=-math.inf),
-            np.ones(len(values)),
-            self.recipe.max_epochs,
-        )
+        there = np.asarray(np.isfinite(values).all(axis=1))
+        curves = _Curves.of(epochs, values[there], np.ones(int(there.sum())))
         crossed, _ = curves.crossings(logit(target.value, _LEAST_MISS))
         foretold, true = [], []
-        for update, curve, epoch in zip(updates, values, crossed, strict=True):
+        known = [update for update, here in zip(updates, there, strict=True) if here]
+        for update, epoch in zip(known, crossed, strict=True):
             outcome = outcome_of(update, target)
-            if outcome is None or not (outcome.reached and np.isfinite(curve).all()):
+            if outcome is None or not outcome.reached:
                 continue
             if 0 < outcome.epochs <= self.recipe.max_epochs:
                 interval = (update.recipe or self.recipe).validation_interval
@@ -258,26 +266,18 @@ class _Curves:
     weights: Floats
 
     @classmethod
-    def of(cls, epochs: Floats, values: Floats, weights: Floats, most: float) -> _Curves:
-        """Return curves through accuracies, as far as they are trained.
+    def of(cls, epochs: Floats, values: Floats, weights: Floats) -> _Curves:
+        """Return curves through accuracies.
 
-        An accuracy counts from when no later one is lower: the last, which has the most to say of
-        the peak, stays as it was foretold. The best so far would be too high, by the luck of the
-        best of many.
+        An accuracy counts from when no later one is lower: the last, which is the peak, stays as
+        it was foretold. The best so far would be too high, by the luck of the best of many.
 
         Args:
-            epochs: (epochs,), from 0.
+            epochs: (epochs,), from 0 to the last that is trained.
             values: (curves, epochs).
             weights: (curves,).
-            most: epochs that are trained; beyond the last one accuracy is not known to rise.
         """
         values = np.minimum.accumulate(values[:, ::-1], axis=1)[:, ::-1]
-        if most < epochs[-1]:
-            after = int(np.searchsorted(epochs, most))
-            share = (most - epochs[after - 1]) / (epochs[after] - epochs[after - 1])
-            last = (1 - share) * values[:, after - 1] + share * values[:, after]
-            values = np.column_stack([values[:, :after], last])
-            epochs = np.append(epochs[:after], most)
         return cls(epochs, values, weights)
 
     def crossings(self, wanted: float) -> tuple[Floats, NDArray[np.bool_]]:

@@ -112,12 +112,14 @@ class Known:
             of a classifier that is fresh.
         groups: name of a grouping -> the group of the update.
         accuracy_before: on the validation data before the first step; None where it is not known.
+        validation_examples: of these data; None likewise.
     """
 
     predictors: Mapping[str, float]
     does_not_apply: frozenset[str]
     groups: Mapping[str, str]
     accuracy_before: float | None = None
+    validation_examples: int | None = None
 
 
 def known_before(
@@ -153,7 +155,8 @@ def known_before(
         change=change,
     )
     accuracy = tried.get("accuracy_before") if recipe.start == own.start else None
-    return replace(known, accuracy_before=accuracy)
+    validated = data["validation_examples"] if tried.get("seconds_per_validation") else None
+    return replace(known, accuracy_before=accuracy, validation_examples=validated)
 
 
 def trained_alike(one: Recipe, other: Recipe) -> bool:
@@ -181,8 +184,10 @@ def known_of(update: Update) -> Known:
     change = _change_of(update)
     if update.preflight is not None:
         known = known_before(update.preflight, recipe=update.recipe, change=change)
-        # What its pre-flight would have seen on the same validation data.
-        return replace(known, accuracy_before=update.accuracy_before)
+        # A probe that validated saw it, though those of an older version did not tell.
+        same = update.recipe is None or update.recipe.start == update.preflight["recipe"]["start"]
+        seen = known.validation_examples is not None and same
+        return replace(known, accuracy_before=update.accuracy_before) if seen else known
     values: dict[str, float | None] = {
         "classes": update.data.classes,
         "training_examples": update.data.training_examples,
