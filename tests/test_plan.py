@@ -106,6 +106,33 @@ def test_growth_is_the_predictive_t_distribution() -> None:
         assert (grown <= law.ppf(share)).mean() == pytest.approx(share, abs=reach)
 
 
+def test_a_drift_that_is_faster_and_faster_is_found() -> None:
+    """A square of the time since the data were the model's goes on as one."""
+    years = [0.0, 0.1, 0.2, 0.3, 0.4]
+    square = Drift.of_course(years, [0.5 * year**2 for year in years], age=0.0)
+    assert square.accelerates == pytest.approx(1.0, abs=1e-6)
+    assert square.expected(0.4) == pytest.approx(0.5 * (0.8**2 - 0.4**2))
+    grown = square.growth(3, 4, 0.1, np.random.default_rng(0))
+    law = [0.5 * ((0.4 + at / 10) ** 2 - 0.4**2) for at in range(5)]
+    assert grown == pytest.approx(np.tile(law, (3, 1)), abs=1e-6)
+    line = Drift.of_course(years, [0.1 * year for year in years], age=0.0)
+    assert line.accelerates == pytest.approx(0.0, abs=1e-6)
+    assert line.expected(0.4) == pytest.approx(0.04)
+    # When the data were still those of the model has to be known.
+    assert Drift.of_course(years, [0.5 * year**2 for year in years]).accelerates == 0.0
+
+
+def test_of_two_laws_each_course_has_one(rng: np.random.Generator) -> None:
+    """As often as it is probable: 4,000 courses, and a binomial's four standard errors, 0.03."""
+    course = [0.0, 0.010, 0.024, 0.041, 0.060]
+    drift = Drift.of_course([0.0, 1.0, 2.0, 3.0, 4.0], course, age=0.0)
+    assert 0.2 < drift.accelerates < 0.8
+    grown = drift.growth(4000, 8, 1.0, rng)[:, -1]
+    steady, faster = drift.laws
+    apart = (steady.rate * 8 + faster.rate * (12**2 - 4**2)) / 2
+    assert (grown > apart).mean() == pytest.approx(drift.accelerates, abs=0.08)
+
+
 def test_data_do_not_come_back() -> None:
     """A rate below zero is taken to be zero."""
     grown = Drift(per_year=-1.0).growth(2, 3, 1.0, np.random.default_rng(0))

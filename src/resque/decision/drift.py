@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +33,56 @@ _POWERS = (1.0, 2.0)
 _SECONDS_PER_YEAR = DAYS_PER_YEAR * 86400
 
 
+@dataclass(frozen=True, slots=True)
+class _Law:
+    """A trend: in the time since the data were those of the model, to a power.
+
+    Attributes:
+        power: 1 for a steady growth, 2 for one that is faster and faster.
+        rate: growth is rate x ((age + h)^power - age^power) over the next h years.
+        error: standard error of the rate, in units of the spread.
+        spread: standard deviation of the growth of one year about the trend.
+        age: years since the data were those of the model; of no account where the power is 1.
+        weight: how probable the law is.
+    """
+
+    power: float
+    rate: float
+    error: float
+    spread: float
+    age: float = 0.0
+    weight: float = 1.0
+
+    @classmethod
+    def of(cls, years: Floats, grown: Floats, power: float, age: float) -> _Law:
+        """Return the law of increments by generalised least squares.
+
+        Args:
+            years: that each lasted (n,).
+            grown: increments (n,), each with a variance in proportion to its years.
+            power: of the law.
+            age: years at the beginning of the first.
+        """
+        ages = age + np.concatenate([[0.0], np.cumsum(years)])
+        shape = np.diff(ages**power)
+        known = float((shape**2 / years).sum())
+        rate = float((shape * grown / years).sum()) / known
+        variance = float(((grown - rate * shape) ** 2 / years).sum()) / (len(grown) - 1)
+        return cls(power, rate, 1 / math.sqrt(known), math.sqrt(variance), float(ages[-1]))
+
+    def grown(self, years: Any) -> Any:
+        """Return the growth over years to come, of a rate of 1."""
+        return (self.age + years) ** self.power - self.age**self.power
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drift:
     """How fast the index grows, and how unsteadily: a random walk with a trend.
 
     Over h years the index grows by per_year x h, give or take spread x sqrt(h). Estimated from n
     increments over T years, the rate is known to spread / sqrt(T) with n - 1 degrees of freedom.
+    Where it is known when the data were still those of the model, the index may also grow as the
+    square of the time since: both laws are kept, each with a weight by how well it fits.
     A trap: it is the drift of the past. A new sensor or a new season is not in it.
 
     Attributes:
@@ -46,6 +90,7 @@ class Drift:
         spread: standard deviation of the growth of one year about its trend.
         increments: from how many both were estimated; None where they are given, and sure.
         years: how long those lasted; None likewise.
+        laws: that were fitted; none where the drift is given.
 
     Raises:
         InputError: a number is impossible.
@@ -59,6 +104,7 @@ class Drift:
     spread: float = 0.0
     increments: int | None = None
     years: float | None = None
+    laws: tuple[_Law, ...] = ()
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.per_year):
@@ -74,12 +120,16 @@ class Drift:
             )
 
     @classmethod
-    def of_course(cls, years: Sequence[float], indices: Sequence[float]) -> Drift:
+    def of_course(
+        cls, years: Sequence[float], indices: Sequence[float], *, age: float | None = None
+    ) -> Drift:
         """Return the drift that a course of the index shows.
 
         Args:
             years: when it was measured (n + 1,), rising.
             indices: debiased RESQUE_dist against one and the same old data (n + 1,).
+            age: years at the first of them since the data were those of the model; None where it
+                is not known, and the growth is then taken to be steady.
 
         Raises:
             InputError: there are fewer than three increments, or the years do not rise.
@@ -95,7 +145,7 @@ class Drift:
                 f"A course has an index for each of its years, which rise; got {len(indices)} "
                 f"indices at {list(years)!r}."
             )
-        return cls._of_increments(lasted, np.diff(indices))
+        return cls._of_increments(lasted, np.diff(indices), age)
 
     @classmethod
     def of_updates(cls, updates: Iterable[Update], *, model: str | None = None) -> Drift:
@@ -138,17 +188,40 @@ class Drift:
         return cls._of_increments(years, np.array([index for _, index in found[1:]]))
 
     @classmethod
-    def _of_increments(cls, years: Floats, grown: Floats) -> Drift:
+    def _of_increments(cls, years: Floats, grown: Floats, age: float | None = None) -> Drift:
         n = len(grown)
         if n < FEWEST_INCREMENTS:
             raise InputError(
                 f"A drift is estimated from {FEWEST_INCREMENTS} or more increments of the index; "
                 f"got {n}. Give profiles of more dates, or a Drift(per_year=..., spread=...)."
             )
-        whole = float(years.sum())
-        rate = float(grown.sum()) / whole
-        variance = float(((grown - rate * years) ** 2 / years).sum()) / (n - 1)
-        return cls(per_year=rate, spread=math.sqrt(variance), increments=n, years=whole)
+        powers = _POWERS if age is not None else _POWERS[:1]
+        laws = [_Law.of(years, grown, power, age or 0.0) for power in powers]
+        # A law without any error, as of numbers made up, has all the weight.
+        squares = np.array([law.spread**2 for law in laws]) + 1e-12
+        weights = (squares / squares.min()) ** (-(n - 1) / 2)
+        weights /= weights.sum()
+        return cls(
+            per_year=laws[0].rate,
+            spread=laws[0].spread,
+            increments=n,
+            years=float(years.sum()),
+            laws=tuple(replace(law, weight=float(w)) for law, w in zip(laws, weights, strict=True)),
+        )
+
+    @property
+    def accelerates(self) -> float:
+        """How probable it is that the index grows faster and faster."""
+        return sum(law.weight for law in self.laws if law.power > 1)
+
+    def expected(self, years: float) -> float:
+        """Return the growth that is expected over years to come; none where the index fell.
+
+        Args:
+            years: from now on.
+        """
+        laws = self.laws or (_Law(1.0, self.per_year, 0.0, self.spread),)
+        return math.fsum(law.weight * max(0.0, law.rate) * law.grown(years) for law in laws)
 
     def growth(self, paths: int, looks: int, years: float, rng: Generator) -> Floats:
         """Return how far the data may have moved at each look to come (paths, looks + 1).
@@ -162,20 +235,26 @@ class Drift:
             years: between two of them.
             rng: source of the numbers.
         """
-        spread: Floats = np.full(paths, self.spread)
-        rate: Floats = np.full(paths, self.per_year)
-        if self.increments is not None and self.years is not None:
+        laws = self.laws or (_Law(1.0, self.per_year, 0.0, self.spread),)
+        of = rng.choice(len(laws), size=paths, p=[law.weight for law in laws])
+        widened: Floats = np.ones(paths)
+        if self.increments is not None:
             freedom = self.increments - 1
-            spread = spread * np.sqrt(freedom / rng.chisquare(freedom, paths))
-            rate = rate + spread / math.sqrt(self.years) * rng.normal(size=paths)
-        steps = np.maximum(rate, 0)[:, None] * years + spread[:, None] * math.sqrt(
-            years
-        ) * rng.normal(size=(paths, looks))
+            widened = np.sqrt(freedom / rng.chisquare(freedom, paths))
+        normal, walk = rng.normal(size=paths), rng.normal(size=(paths, looks))
+        steps = np.empty((paths, looks))
+        for place, law in enumerate(laws):
+            here = of == place
+            spread = law.spread * widened[here]
+            rate = np.maximum(law.rate + spread * law.error * normal[here], 0.0)
+            shape = np.diff(law.grown(years * np.arange(looks + 1)))
+            steps[here] = rate[:, None] * shape + (spread * math.sqrt(years))[:, None] * walk[here]
         grown: Floats = np.concatenate([np.zeros((paths, 1)), np.cumsum(steps, axis=1)], axis=1)
         return grown
 
     def __str__(self) -> str:
         known = "as given" if self.increments is None else f"from {self.increments} increments"
+        known += f"; faster and faster with {self.accelerates:.0%}" if self.accelerates else ""
         return f"drift {self.per_year:.3g} a year, spread {self.spread:.3g} ({known})"
 
 

@@ -191,7 +191,7 @@ class Plan:
         rule = self.schedule(self.nearest if name is None else name).rule
         if shift.debiased is None:
             raise InputError("The index of this look is unresolved; profile more data.")
-        ahead = shift.debiased + max(0.0, self.drift.per_year) * self.period_days / DAYS_PER_YEAR
+        ahead = shift.debiased + self.drift.expected(self.period_days / DAYS_PER_YEAR)
         spare = accuracy - float(self.curve.lost(ahead)) - self.accuracy_floor
         alarm = shift.p_value is not None and shift.p_value < ALARM
         return bool(rule.due(look, alarm=alarm, spare=spare))
@@ -207,7 +207,10 @@ class Plan:
             "format": FORMAT,
             "start": self.start.isoformat(),
             "index": dict(self.index),
-            "drift": fields_of(self.drift),
+            "drift": {
+                name: value for name, value in fields_of(self.drift).items() if name != "laws"
+            }
+            | {"accelerates": self.drift.accelerates},
             "curve": {
                 name: getattr(self.curve, name)
                 for name in (
@@ -420,7 +423,7 @@ def plan(
         _require_costs(budget, costs)
     courses = Courses(
         index=course, curves=curves, curve=curve, costs=costs, floor=accuracy_floor,
-        ahead=max(0.0, drift.per_year) * years, noise=_noise_of(shifts[-1]),
+        ahead=drift.expected(years), noise=_noise_of(shifts[-1]),
         seen=rng.normal(size=(paths, looks)),
     )  # fmt: skip
     judging = Judging(
@@ -541,7 +544,10 @@ def _drift_of(dates: Sequence[date | None], indices: Sequence[float]) -> Drift:
     at += [(day, index) for day, index in zip(dates[1:], indices, strict=True) if day is not None]
     first = at[0][0]
     return Drift.of_course(
-        [(day - first).days / DAYS_PER_YEAR for day, _ in at], [index for _, index in at]
+        [(day - first).days / DAYS_PER_YEAR for day, _ in at],
+        [index for _, index in at],
+        # The first profile is of the data that the model was trained on.
+        age=None if dates[0] is None else 0.0,
     )
 
 
@@ -585,7 +591,7 @@ def _notes_of(
     notes = []
     if drift.per_year < 0:
         notes.append(f"The index fell, by {-drift.per_year:.3g} a year; the plan takes it to stay.")
-    expected = indices[-1] + max(0.0, drift.per_year) * horizon_days / DAYS_PER_YEAR
+    expected = indices[-1] + drift.expected(horizon_days / DAYS_PER_YEAR)
     if expected > 2 * max(indices) and expected > max(indices) + 0.01:
         by = f"falls as with {curve.updates} known updates" if curve.updates else "is extrapolated"
         notes.append(
