@@ -20,7 +20,9 @@ def main() -> None:
     """Replay all drifts, and print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--write", action="store_true", help="put the tables into docs/plan.md")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5], help="one network each")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[3, 4, 5, 6, 7, 8], help="one network each"
+    )
     given = parser.parse_args()
     start = time.perf_counter()
     found = replays(seeds=given.seeds, each=_said)
