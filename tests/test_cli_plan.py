@@ -152,7 +152,8 @@ def test_a_drift_that_is_known(run: Run, words: list[str]) -> None:
     status, out, err = run(*words, *OWN, *given)
     assert status == 0, err
     drift = json.loads(out)["drift"]
-    assert drift == {"per_year": 0.1, "spread": 0.01, "increments": None, "years": None}
+    given_as_it_is = {"increments": None, "years": None, "accelerates": 0.0}
+    assert drift == {"per_year": 0.1, "spread": 0.01, **given_as_it_is}
 
 
 def test_a_drift_of_the_history(run: Run, words: list[str]) -> None:

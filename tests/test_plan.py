@@ -562,6 +562,10 @@ def test_what_a_plan_warns_of(forecaster: Forecaster) -> None:
     assert any(note.startswith("The index fell, by 0.0609 a year") for note in notes)
     assert any(note.startswith("Costs of a year are those of 90 days") for note in notes)
     assert any("of 'resnet18', and the profiles are of 'Linear'" in note for note in notes)
+    few = "increments tell little of what is to come"
+    assert any(few in note for note in notes)
+    given = planned(dated, forecaster, drift=Drift(per_year=0.1)).notes
+    assert not any(few in note for note in given)
     notes = planned(steady(0.02, 0.02), forecaster).notes
     assert any(
         "expected to reach 0.343, and the series shows no more than 0.1:" in n for n in notes

@@ -212,7 +212,7 @@ class Drift:
     @property
     def accelerates(self) -> float:
         """How probable it is that the index grows faster and faster."""
-        return sum(law.weight for law in self.laws if law.power > 1)
+        return math.fsum(law.weight for law in self.laws if law.power > 1)
 
     def expected(self, years: float) -> float:
         """Return the growth that is expected over years to come; none where the index fell.
