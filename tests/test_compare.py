@@ -94,7 +94,7 @@ def test_a_warning_names_its_options_unless_it_is_of_all(forecaster: Forecaster)
     found = compared(forecaster, retrained("old one"), new, kept(60))
     notes = {one.name: one.forecast.notes for one in found.options if one.forecast}
     only = set(notes["new one"]) - set(notes["old one"])
-    assert any("Known updates of this network: 0" in note for note in only)
+    assert any("Known updates of this network (network never seen): 0" in note for note in only)
     console = Console(width=10_000, record=True, file=StringIO())
     console.print(comparison_view(found))
     lines = console.export_text().splitlines()

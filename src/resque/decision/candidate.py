@@ -161,7 +161,8 @@ def candidate(
         data = option.data
         data = data if data is not None else validation if validation is not None else training
         kept = _kept(option, data, names, progress)
-        return replace(kept, validated=data is validation)
+        shared = option.data is None and validation is not None
+        return replace(kept, validated=shared or option.validated)
     data = option.training if option.training is not None else training
     if data is None:
         raise InputError(f"The option {option.name!r} has no data to train on; give training=.")

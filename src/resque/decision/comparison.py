@@ -104,7 +104,7 @@ class Change:
     differs: bool
 
     def __str__(self) -> str:
-        return f"with {self.what}: {self.recommended or 'no option reaches the target'}"
+        return f"with {self.what}: {self.recommended or 'no option is likely enough to reach it'}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

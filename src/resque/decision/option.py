@@ -31,6 +31,7 @@ class Keep:
         name: of the option.
         data: labelled new data as this model takes them, on which its accuracy is measured; None
             for those of the comparison.
+        validated: whether `data` are the validation data of the comparison.
         layer: see `resque.profile`; its signature says it, and a model in which no classifier is
             found needs it.
         pooling: likewise.
@@ -48,6 +49,7 @@ class Keep:
     name: str = "keep"
     _: KW_ONLY
     data: Any = None
+    validated: bool = False
     layer: str | None = None
     pooling: str = "auto"
     model_name: str | None = None

@@ -223,7 +223,10 @@ class NamedOption:
         }
         if self.kind == "keep":
             held = data.validation if data.validation is not None else data.training
-            return Keep(loaded.model, self.name, data=held, **how), data.class_names
+            kept = Keep(
+                loaded.model, self.name, data=held, validated=data.validation is not None, **how
+            )
+            return kept, data.class_names
         told = how | {
             "recipe": self.recipe,
             "training": data.training,

@@ -238,7 +238,8 @@ class Experience:
         self.known = tuple(known_of(update) for update in self.updates)
         self.scale = Scale.of(self.known)
         self.rows = self.scale.rows(self.known)
-        self.longest = _longest(self.updates)
+        # Beyond its last epoch no learning curve is known.
+        self.longest = max((u.curve[-1].epoch for u in self.updates if u.curve), default=0.0)
         self._variances = dict(variances or {})
         self._fits: dict[tuple[str, Target | None], Mapping[str, float]] = {}
         self._learned: dict[tuple[str, Target | None], Learned | None] = {}
@@ -324,23 +325,6 @@ class Experience:
         regression = PooledRegression(self.rows[places], y, censored, variances=variances)
         self._fits.setdefault(kind, regression.variances)
         return Learned(places, y, censored, regression)
-
-
-def _longest(updates: Sequence[Update]) -> float:
-    """Return the last epoch at which learning curves are known, of enough updates; 0 for none.
-
-    One on a plateau is known beyond its end. A single one that went on for ever would have the
-    accuracy of all the others, at an epoch that they never came to, told by guesses.
-    """
-    ends = sorted(
-        math.inf if update.ended == "plateau" else update.curve[-1].epoch
-        for update in updates
-        if update.curve
-    )
-    if not ends:
-        return 0.0
-    last = max(update.curve[-1].epoch for update in updates if update.curve)
-    return min(last, ends[-min(FEW, math.ceil(len(ends) / 2))])
 
 
 def _kind(measure: str) -> str:
@@ -430,8 +414,11 @@ def _best_until(update: Update, epoch: float) -> Reading:
         last, following = update.curve[after - 1], update.curve[after]
         share = (epoch - last.epoch) / (following.epoch - last.epoch)
         value += share * (logit(max(best, following.accuracy)) - value)
-    # On a plateau it stays where it was; otherwise more epochs might have made it better.
-    return value, epoch > update.curve[-1].epoch and update.ended != "plateau"
+    # Beyond its end accuracy is taken to stay where it was, unless it ended for another reason than
+    # that its epochs were over: nearly so, and what "at least so much" says of an epoch later is a
+    # leap to what other updates came to.
+    over = update.ended in ("plateau", "max_epochs")
+    return value, epoch > update.curve[-1].epoch and not over
 
 
 def _over_probe(update: Update, what: str, meter: str | None) -> float | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from resque.forecasting.experience import (
 from resque.forecasting.forecast import UNITS, Estimate, Forecast
 from resque.forecasting.outlook import Outlook
 from resque.forecasting.predictors import (
+    NETWORK,
     known_before,
     trained_alike,
 )
@@ -146,6 +148,11 @@ class Forecaster:
         *,
         corpus: bool | Iterable[Update] = True,
     ) -> None:
+        if isinstance(history, str | Path):
+            raise InputError(
+                f"history must be a History or updates; got {str(history)!r}. Open it: "
+                "resque.History(url)."
+            )
         own = list(history) if history is not None else []
         if corpus is True and not own:
             self.experience = _of_the_package()
@@ -385,11 +392,17 @@ class _Asked:
         )
         return (told,)
 
+    def _named(self, grouping: str) -> str:
+        # The same network may go by two names, one in a script and one on the command line.
+        model = self.outlook.known.groups[NETWORK]
+        return f"{grouping} ({model})" if grouping == NETWORK and model else grouping
+
     def notes(self) -> tuple[str, ...]:
         """Return what is to be known before the forecast is relied on."""
         checked = self.outlook.checkable
         told = [
-            f"Known updates of this {name}: {self.outlook.seen[name]}, fewer than {FEW}. "
+            f"Known updates of this {self._named(name)}: {self.outlook.seen[name]}, fewer than "
+            f"{FEW}. "
             + (
                 f"How far forecasts miss is taken from updates foretold without their {name}."
                 if name in checked
@@ -421,14 +434,20 @@ class _Asked:
         longest = experience.longest
         if 0 < longest < self.outlook.recipe.max_epochs:
             told.append(
-                f"Too few known updates tell of more than {longest:g} epochs; beyond them accuracy "
-                "is taken to stay where it is."
+                f"No known update was trained for more than {longest:g} epochs; beyond them "
+                "accuracy is taken to stay where it is."
             )
         if self.outlook.recipe.schedule != "constant":
             told.append(
                 f"The {self.outlook.recipe.schedule} schedule ends with max_epochs, "
                 f"{self.outlook.recipe.max_epochs:g}: known updates of another schedule or length "
                 "say little of when accuracy rises."
+            )
+        shorter = max((u.curve[-1].epoch for u in own if u.curve), default=0.0)
+        if 0 < shorter < min(self.outlook.recipe.max_epochs, longest):
+            told.append(
+                f"No own update was trained for more than {shorter:g} epochs; beyond them "
+                "theirs are taken to stay where they were."
             )
         curveless = sum(not update.curve for update in own)
         if curveless:

@@ -148,7 +148,7 @@ class Outlook:
         values = np.maximum(values, self._floor())
         there = np.isfinite(values).all(axis=1)
         weights = self.experience.weights(learned[0].places)[there]
-        return _Curves.of(epochs, values[there], weights)
+        return _Curves.of(epochs, values[there], weights, self.recipe.max_epochs)
 
     def _needed_curves(self) -> _Curves:
         if self._curves is None:
@@ -160,9 +160,12 @@ class Outlook:
         return self._curves
 
     def _at_epochs(self) -> tuple[Floats, list[Learned]]:
-        """Return the epochs at which accuracy is foretold, and what is learned of each."""
-        last = min(self.recipe.max_epochs, self.experience.longest)
-        epochs = [0.0, *(2.0**k for k in range(-1, 30) if 2.0**k < last), last]
+        """Return the epochs at which accuracy is foretold, and what is learned of each.
+
+        The same epochs whatever the recipe allows: with more of them no target is less likely.
+        """
+        longest = self.experience.longest
+        epochs = [0.0, *(2.0**k for k in range(-1, 30) if 2.0**k < longest), longest]
         learned = [self.needed(self.experience.learned(f"accuracy at {e:g}")) for e in epochs]
         return np.array(epochs), learned
 
@@ -193,9 +196,14 @@ class Outlook:
                 floor = min(floor, math.nextafter(wanted, -math.inf))
             return floor
         error = self.known.predictors.get("error_before")
-        if self.recipe.start != "weights" or error is None:
+        classes = math.exp(self.known.predictors.get("classes", math.inf))
+        if self.recipe.start == "weights" and error is not None:
+            share = float(share_of(np.array(-error)))
+        elif math.isfinite(classes):
+            # No classifier is trained to do worse than by chance.
+            share = 1 / classes
+        else:
             return -math.inf
-        share = float(share_of(np.array(-error)))
         seen = math.exp(self.known.predictors.get("training_examples", math.log(_FEW_EXAMPLES)))
         differ = share * (1 - share) * (1 / seen + 1 / (self.known.validation_examples or seen))
         return logit(share - float(ndtri(0.95)) * math.sqrt(differ))
@@ -227,7 +235,9 @@ class Outlook:
         updates = [self.experience.updates[at] for at in learned[0].places]
         values = np.column_stack([each.foretold(self.unseen)[0] for each in learned])
         there = np.asarray(np.isfinite(values).all(axis=1))
-        curves = _Curves.of(epochs, values[there], np.ones(int(there.sum())))
+        curves = _Curves.of(
+            epochs, values[there], np.ones(int(there.sum())), self.recipe.max_epochs
+        )
         crossed, _ = curves.crossings(logit(target.value, _LEAST_MISS))
         foretold, true = [], []
         known = [update for update, here in zip(updates, there, strict=True) if here]
@@ -266,18 +276,26 @@ class _Curves:
     weights: Floats
 
     @classmethod
-    def of(cls, epochs: Floats, values: Floats, weights: Floats) -> _Curves:
-        """Return curves through accuracies.
+    def of(cls, epochs: Floats, values: Floats, weights: Floats, most: float) -> _Curves:
+        """Return curves through accuracies, as far as they are trained.
 
-        An accuracy counts from when no later one is lower: the last, which is the peak, stays as
-        it was foretold. The best so far would be too high, by the luck of the best of many.
+        An accuracy counts from when no later one is lower: the last, which has the most to say of
+        the peak, stays as it was foretold. The best so far would be too high, by the luck of the
+        best of many; so this is a little too low before the end (docs/decisions/0013).
 
         Args:
-            epochs: (epochs,), from 0 to the last that is trained.
+            epochs: (epochs,), from 0.
             values: (curves, epochs).
             weights: (curves,).
+            most: epochs that are trained; beyond the last one accuracy is not known to rise.
         """
         values = np.minimum.accumulate(values[:, ::-1], axis=1)[:, ::-1]
+        if most < epochs[-1]:
+            after = int(np.searchsorted(epochs, most))
+            share = (most - epochs[after - 1]) / (epochs[after] - epochs[after - 1])
+            last = (1 - share) * values[:, after - 1] + share * values[:, after]
+            values = np.column_stack([values[:, :after], last])
+            epochs = np.append(epochs[:after], most)
         return cls(epochs, values, weights)
 
     def crossings(self, wanted: float) -> tuple[Floats, NDArray[np.bool_]]:

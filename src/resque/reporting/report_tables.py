@@ -319,7 +319,7 @@ def change_table(comparison: Comparison) -> Table:
         rows=tuple(
             (
                 text(one.what),
-                Cell(one.recommended, one.recommended or "no option reaches the target"),
+                Cell(one.recommended, one.recommended or "no option is likely enough to reach it"),
                 Cell(one.differs, "yes" if one.differs else "no"),
             )
             for one in comparison.changes
