@@ -315,6 +315,14 @@ def test_the_crossing_of_a_steady_drift_is_exact(
     assert f"falls below 0.8 about {day} (80% interval {day} to {day})" in str(found)
 
 
+def test_no_accuracy_is_planned_to_be_below_chance(forecaster: Forecaster) -> None:
+    """0.45 today, less 0.1 a period: the line is below zero after five, and chance is not."""
+    series = steady(0.02, 0.1)
+    found = planned(series, forecaster, accuracy_floor=0.4)
+    chance = 1 / len(series[0][1].class_names)
+    assert found.course[-1].accuracy.median == pytest.approx(chance)
+
+
 def test_crossings_by_hand() -> None:
     """Between looks it goes straight; today is today; what never falls is after the horizon."""
     courses = np.array([[0.9, 0.8, 0.6], [0.9, 0.9, 0.9], [0.6, 0.6, 0.6]])

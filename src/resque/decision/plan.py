@@ -410,7 +410,9 @@ def plan(
     course = indices[-1] + drift.growth(paths, looks, years, rng)
     course = np.maximum(course, 0.0)
     curves = curve.drawn(paths, rng)
-    accuracies = np.clip(curves.level[:, None] - curves.lost(course), 0.0, 1.0)
+    # A straight line goes below chance, and no classifier does that is not perverse.
+    chance = 1 / max(len(profiles[0].class_names), 1)
+    accuracies = np.clip(curves.level[:, None] - curves.lost(course), chance, 1.0)
     start = dates[-1]
     assert start is not None  # noqa: S101  # narrows the type: only the first date may be None
     farthest = min(max(float(np.quantile(course[:, -1], 0.95)), indices[-1], 1e-3), 1.0)
