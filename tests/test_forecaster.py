@@ -202,9 +202,7 @@ def test_a_new_network_makes_it_wider_and_is_told(forecaster: Forecaster) -> Non
     new = forecaster.forecast(asked(1.0, network="other"), target=TARGET, from_scratch=False)
     assert new.track_record.unseen == ("network",)
     assert known.track_record.unseen == ()
-    assert any(
-        note.startswith("Known updates of this network (other): 0") for note in new.notes
-    )
+    assert any(note.startswith("Known updates of this network (other): 0") for note in new.notes)
     assert _width(new) > _width(known)
 
 
