@@ -81,10 +81,10 @@ class Probe:
         gradient_norm_first: of the very first step.
         gradient_norm: mean over the same steps as `losses`.
         parameter_change: root mean square change of all trained parameters by these steps.
-        accuracy_before: on the validation data, before the first step; None without them.
         recipe: with which the steps were made.
         data: sizes of the data.
         hardware: the machine.
+        accuracy_before: on the validation data, before the first step; None without them.
 
     Example:
         >>> data = torch.randn(64, 4), torch.arange(64) % 2
