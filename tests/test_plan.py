@@ -106,6 +106,14 @@ def test_growth_is_the_predictive_t_distribution() -> None:
         assert (grown <= law.ppf(share)).mean() == pytest.approx(share, abs=reach)
 
 
+def test_a_drift_that_is_given_with_its_increments_is_as_uncertain_as_one_that_is_fitted() -> None:
+    """The same four numbers draw the same courses, wherever they come from."""
+    fitted = Drift.of_course(range(6), [0.0, 0.9, 2.1, 3.1, 3.9, 5.0])
+    given = Drift(per_year=fitted.per_year, spread=fitted.spread, increments=5, years=fitted.years)
+    one, other = (d.growth(50, 4, 0.5, np.random.default_rng(0)) for d in (fitted, given))
+    assert one == pytest.approx(other)
+
+
 def test_a_drift_that_is_faster_and_faster_is_found() -> None:
     """A square of the time since the data were the model's goes on as one."""
     years = [0.0, 0.1, 0.2, 0.3, 0.4]

@@ -220,8 +220,14 @@ class Drift:
         Args:
             years: from now on.
         """
-        laws = self.laws or (_Law(1.0, self.per_year, 0.0, self.spread),)
-        return math.fsum(law.weight * max(0.0, law.rate) * law.grown(years) for law in laws)
+        return math.fsum(
+            law.weight * max(0.0, law.rate) * law.grown(years) for law in self._all_laws()
+        )
+
+    def _all_laws(self) -> tuple[_Law, ...]:
+        """Return the laws that were fitted, or the steady one that was given."""
+        error = 0.0 if self.years is None else 1 / math.sqrt(self.years)
+        return self.laws or (_Law(1.0, self.per_year, error, self.spread),)
 
     def growth(self, paths: int, looks: int, years: float, rng: Generator) -> Floats:
         """Return how far the data may have moved at each look to come (paths, looks + 1).
@@ -235,7 +241,7 @@ class Drift:
             years: between two of them.
             rng: source of the numbers.
         """
-        laws = self.laws or (_Law(1.0, self.per_year, 0.0, self.spread),)
+        laws = self._all_laws()
         of = rng.choice(len(laws), size=paths, p=[law.weight for law in laws])
         widened: Floats = np.ones(paths)
         if self.increments is not None:

@@ -339,7 +339,7 @@ def _at_target(
         own = replace(own, groups={**own.groups, CHANGE: ""})
         outlook = Outlook(experience, own, target, recipe)
         epochs, reaches = outlook.epochs()
-        peaks = outlook.peak().through(_log_odds)
+        peaks = outlook.peak()
         # An update that did not begin at its target has it after one validation at the soonest.
         soonest = recipe.validation_interval
         yield _row(
@@ -363,10 +363,6 @@ def _at_target(
                 reaches,
                 peaks,
             )
-
-
-def _log_odds(shares: Floats) -> Floats:
-    return np.log(shares / (1 - shares))
 
 
 def _logarithms(epochs: Distribution, soonest: float) -> Distribution:

@@ -25,6 +25,7 @@ from resque.forecasting.outlook import Outlook
 from resque.forecasting.predictors import (
     NETWORK,
     known_before,
+    share_of,
     trained_alike,
 )
 from resque.forecasting.preflight import Preflight
@@ -314,7 +315,7 @@ class _Asked:
         epochs, reaches = self.outlook.epochs()
         found: dict[str, Distribution] = {"epochs": epochs}
         missing: dict[str, str] = {}
-        found["peak_accuracy"] = self.outlook.peak()
+        found["peak_accuracy"] = self.outlook.peak().through(share_of)
         per_epoch = self.preflight.data.steps_per_epoch
         validations = epochs.values / self.outlook.recipe.validation_interval + 1
         for what, measure, step, validation in (

@@ -102,15 +102,15 @@ class Outlook:
         return Distribution(spent, curves.weights), reached
 
     def peak(self) -> Distribution:
-        """Return the distribution of the best accuracy until the recipe gives up.
+        """Return the distribution of the best accuracy until the recipe gives up, as log odds.
 
         It is where the learning curves end that the probability of a target is read off.
         """
         if self._peak_of_curves:
             curves = self._needed_curves()
-            return Distribution(share_of(curves.values[:, -1]), curves.weights)
+            return Distribution(curves.values[:, -1], curves.weights)
         best = self.needed(self.of("peak_accuracy"))
-        return best.through(lambda values: share_of(np.maximum(values, self._floor())))
+        return best.through(lambda values: np.maximum(values, self._floor()))
 
     @property
     def checkable(self) -> tuple[str, ...]:
