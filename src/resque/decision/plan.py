@@ -606,7 +606,7 @@ def _notes_of(
         # docs/plan.md, "Checked on drifts that were replayed".
         notes.append(
             f"{drift.increments} increments tell little of what is to come: of 18 replays, plans "
-            "that were asked for 80 % probability kept what was asked in 9. Make the plan anew "
+            "that were asked for 80 % probability kept what was asked in 11. Make the plan anew "
             "with each profile, and update at alarms as well."
         )
     if horizon_days < DAYS_PER_YEAR - 1:
