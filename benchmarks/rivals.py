@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,22 +12,24 @@ import torch
 
 import resque
 from inputs import MEAN, STD, cifar10, efficientnet_lite0, pixels_of
-from resque.rivals.observations import observe
-from resque.rivals.table import shift_rivals, task_rivals
+from resque.rivals.observations import Observations, observe
+from resque.rivals.table import sampled_places, shift_rivals, task_rivals
 
 DEVICES = ("cpu", "cuda")
 TITLE = "Rivals, on top of a profile"
 PIXELS, IMAGES = 112, 5000
 BOUND = 0.5
-ROUNDS = 3
+BATCH, PART = 64, 10  # images in a batch, batches in a part
+ROUNDS = 4
 
 ABOUT = f"""\
 {IMAGES:,} images of CIFAR-10 at {PIXELS} px through EfficientNet-Lite0 with its real weights, and
 as many with gaussian noise of 0.1 of the range. "More than the profile" is what a pass that keeps
-everything for the rivals takes beyond `resque.profile` of the same images. All seconds are also
-given as a share of the bare forward pass of the new images. The passes take turns, three times,
-and the quickest of each counts; the bound is on all of it together. The rival on the last map looks
-at 2,000 images at most.
+what the rivals need, as `resque.preflight` makes it, takes beyond `resque.profile` of the same
+images. All seconds are also given as a share of the bare forward pass of the new images. The passes
+take turns over {BATCH * PART} images at a time, and the medians of their differences count; the
+bound is on all of it together. The rivals on the last map and on all layers, and `mmd`, look at
+1,000 images of each side at most.
 """
 COLUMNS = ("what", "seconds", "share of a forward pass")
 
@@ -37,43 +41,46 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
     model = efficientnet_lite0().to(device).eval()
     clean = _batches(images[:n], labels[:n], device, noise=0.0)
     noisy = _batches(images[:n], labels[:n], device, noise=0.1)
+    sampled = sampled_places(labels[:n])
 
-    def bare(batches: list[Any] = noisy) -> None:
+    def seen(batches: list[Any], *, new: bool, places: np.ndarray = sampled) -> Observations:
+        return observe(model, batches, maps=new, layers=True, sampled=places, progress=False)
+
+    def bare(batches: list[Any]) -> None:
         with torch.no_grad():
             for given, _ in batches:
                 model(given)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    def profile(batches: list[Any] = noisy) -> None:
-        resque.profile(model, batches, progress=False)
-
-    sides: list[Any] = []
-
-    def seen(batches: list[Any], *, new: bool) -> None:
-        sides.append(observe(model, batches, maps=new, layers=True, progress=False))
-
+    seconds: list[list[float]] = []
     bare(noisy[:2])
-    profile(noisy[:2])
-    passes: list[tuple[float, float, float, float]] = []
-    for _ in range(1 if quick else ROUNDS):
-        sides.clear()
-        # In turn, so that what else the machine does falls on all of them.
-        passes.append(
-            (
-                _seconds(bare),
-                _seconds(profile),
-                _seconds(lambda: seen(clean, new=False)),
-                _seconds(lambda: seen(noisy, new=True)),
-            )
-        )
-    # The quickest of each: what disturbs a pass makes it slower, never faster.
-    forward, alone, old, new = np.min(passes, axis=0).tolist()
-    before, after = sides
+    for turn, start in enumerate([*range(0, len(noisy), PART)] * (1 if quick else ROUNDS)):
+        old, new = clean[start : start + PART], noisy[start : start + PART]
+        places = sampled[np.isin(sampled // BATCH, range(start, start + PART))] - start * BATCH
+        actions: list[Callable[[], object]] = [
+            partial(bare, new),
+            partial(resque.profile, model, new, progress=False),
+            partial(seen, old, new=False, places=places),
+            partial(seen, new, new=True, places=places),
+        ]
+        row = [0.0] * len(actions)
+        for place in range(len(actions)):
+            # What one leaves behind does not always meet the same.
+            which = (turn + place) % len(actions)
+            row[which] = _seconds(actions[which]) / len(new)
+        seconds.append(row)
+    bare_s, profile_s, old_s, new_s = np.array(seconds).T * len(noisy)
+    forward = float(np.median(bare_s))
+    before, after = seen(clean, new=False), seen(noisy, new=True)
     found = {**shift_rivals(before, after), **task_rivals(after)}
     parts = {
-        "the pass over the new images, more than the profile": max(new - alone, 0.0),
-        "the pass over the old images, more than the profile": max(old - alone, 0.0),
+        "the pass over the new images, more than the profile": max(
+            float(np.median(new_s - profile_s)), 0.0
+        ),
+        "the pass over the old images, more than the profile": max(
+            float(np.median(old_s - profile_s)), 0.0
+        ),
     }
     parts |= {f"`{name}`": measured.seconds for name, measured in found.items()}
     total = sum(parts.values())
@@ -96,11 +103,11 @@ def _batches(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
     found = []
-    for start in range(0, len(images), 64):
-        pixels = pixels_of(images[start : start + 64])
+    for start in range(0, len(images), BATCH):
+        pixels = pixels_of(images[start : start + BATCH])
         pixels = (pixels + noise * torch.randn(pixels.shape, generator=generator)).clamp(0, 1)
         large = torch.nn.functional.interpolate((pixels - MEAN) / STD, PIXELS)
-        of_batch = torch.as_tensor(labels[start : start + 64], dtype=torch.int64)
+        of_batch = torch.as_tensor(labels[start : start + BATCH], dtype=torch.int64)
         found.append((large.to(device), of_batch))
     return found
 

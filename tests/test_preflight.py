@@ -29,7 +29,7 @@ from resque.rivals.table import (
     OF_EXAMPLES,
     OF_OUTPUTS,
     OF_TASK,
-    mapped_places,
+    sampled_places,
     shift_rivals,
     task_rivals,
 )
@@ -536,34 +536,65 @@ def test_labels_beyond_the_outputs_are_other_classes() -> None:
     assert own.values["RESQUE_dist"] == pytest.approx(pair.values["RESQUE_dist"], rel=1e-5)
 
 
-def test_maps_of_no_more_examples_are_kept_than_are_looked_at(
+def test_maps_and_layers_of_no_more_examples_are_kept_than_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same value as from all maps, and memory that ends at so many examples."""
-    monkeypatch.setattr(table, "MOST_MAPS", 50)
+    """The same values as from all of them, and memory that ends at so many examples."""
+    monkeypatch.setattr(table, "MOST_SAMPLED", 50)
     labels = NEW[1].numpy()
-    places = mapped_places(labels)
+    places = sampled_places(labels)
     assert sorted(np.bincount(labels[places]).tolist()) == [16, 17, 17]
     some, whole = (
-        observe(network(), NEW, map_places=kept, batch_size=16) for kept in (places, None)
+        observe(network(), NEW, layers=True, sampled=kept, batch_size=16) for kept in (places, None)
     )
     assert some.maps is not None
     assert whole.maps is not None
     np.testing.assert_array_equal(some.maps, whole.maps[places])
+    assert some.layers.keys() == whole.layers.keys() != set()
+    for name, values in whole.layers.items():
+        np.testing.assert_allclose(some.layers[name], values[places], rtol=1e-6)
     assert task_rivals(some)["ridge_flattened"].value == task_rivals(whole)["ridge_flattened"].value
+    old = observe(network(), OLD, layers=True, batch_size=16)
+    for name in ("arm", "arm_published"):
+        values = [shift_rivals(old, after)[name].value for after in (some, whole)]
+        assert values[0] == pytest.approx(values[1], rel=1e-6)
     sizes = []
     seen = preflight_module.task_rivals
     monkeypatch.setattr(
-        preflight_module, "task_rivals", lambda after: sizes.append(len(after.maps)) or seen(after)
+        preflight_module,
+        "task_rivals",
+        lambda after: (
+            sizes.append((len(after.maps), *map(len, after.layers.values()))) or seen(after)
+        ),
     )
     for data in (NEW, Counted(120)):
-        preflight(network(), data, meter="none", probe_steps=0)
-    assert sizes == [50, 50]
+        preflight(network(), data, before=OLD, meter="none", probe_steps=0)
+    assert {size for of in sizes for size in of} == {50}
 
 
-def test_more_classes_than_maps_are_drawn_alike() -> None:
-    places = mapped_places(np.arange(2500))
-    assert len(places) == len(set(places.tolist())) == 2000
+def test_a_layer_whose_rows_are_no_examples_is_kept_whole() -> None:
+    """Which of its rows are whose is not known, so all of them are kept and compared."""
+
+    class InParts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.of_half = torch.nn.Linear(2, 3)
+            self.head = torch.nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.of_half(x.reshape(-1, 2)).reshape(-1, 6))
+
+    data = torch.randn(40, 4), torch.arange(40) % 2
+    seen = observe(InParts(), data, layers=True, sampled=np.arange(0, 40, 4), batch_size=16)
+    assert {name: values.shape for name, values in seen.layers.items()} == {
+        "of_half": (80, 3),
+        "head": (10, 2),
+    }
+
+
+def test_more_classes_than_are_sampled_are_drawn_alike() -> None:
+    places = sampled_places(np.arange(2500))
+    assert len(places) == len(set(places.tolist())) == 1000
     assert places.tolist() == sorted(places.tolist())
 
 

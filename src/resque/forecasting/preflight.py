@@ -37,7 +37,7 @@ from resque.rivals.observations import Observations, observe
 from resque.rivals.table import (
     OF_EXAMPLES,
     OF_OUTPUTS,
-    mapped_places,
+    sampled_places,
     shift_rivals,
     task_rivals,
 )
@@ -288,8 +288,8 @@ def preflight(
                 model,
                 sample.data,
                 maps=side == "training",
-                map_places=sample.mapped_places() if side == "training" else None,
                 layers="old" in samples,
+                sampled=sample.sampled_places(),
                 layer=layer,
                 pooling=pooling,
                 class_names=names,
@@ -597,10 +597,10 @@ class Sample:
             )
         return given if self.places is None else np.asarray(given)[self.places]
 
-    def mapped_places(self) -> np.ndarray:
-        """Return the places in the sample of the examples whose last map is looked at."""
+    def sampled_places(self) -> np.ndarray:
+        """Return the places in the sample of those whose last map and layers are looked at."""
         labels = labels_of(self.data)
-        return mapped_places(
+        return sampled_places(
             np.zeros(self.examples, np.int64) if labels is None else labels.numpy()
         )
 

@@ -27,6 +27,33 @@ def spectrum(
         >>> values.round(9).tolist(), np.abs(scores).round(9).tolist()
         ([9.0, 16.0], [[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
     """
+    values, vectors, whole = _decomposed(features, centred=centred, largest=largest)
+    return values, vectors if whole is None else whole @ vectors
+
+
+def spectrum_against(
+    features: np.ndarray, targets: np.ndarray, *, centred: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return eigenvalues (r,) of F'F, smallest first, and (FV)'Y (r, C), the scores never made.
+
+    Args:
+        features: F (n, D).
+        targets: Y (n, C).
+        centred: see `spectrum`.
+
+    Example:
+        >>> rows, targets = np.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]), np.ones((3, 1))
+        >>> np.abs(spectrum_against(rows, targets, centred=False)[1]).round(9).tolist()
+        [[3.0], [4.0]]
+    """
+    values, vectors, whole = _decomposed(features, centred=centred)
+    return values, vectors.T @ (targets if whole is None else whole.T @ targets)
+
+
+def _decomposed(
+    features: np.ndarray, *, centred: bool, largest: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return eigenvalues, V and F in float64, or eigenvalues, FV and None where n <= D."""
     n, width = features.shape
     mean = features.mean(axis=0, dtype=np.float64) if centred else np.zeros(width)
     if n <= width:
@@ -37,10 +64,10 @@ def spectrum(
             gram += block @ block.T
         values, vectors = _eigh(gram, largest)
         values = np.maximum(values, 0.0)
-        return values, vectors * np.sqrt(values)
+        return values, vectors * np.sqrt(values), None
     whole = features.astype(np.float64) - mean
     values, vectors = _eigh(whole.T @ whole, largest)
-    return np.maximum(values, 0.0), whole @ vectors
+    return np.maximum(values, 0.0), vectors, whole
 
 
 def _eigh(matrix: np.ndarray, largest: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from resque.rivals.class_mean import class_means
-from resque.rivals.gram import spectrum
+from resque.rivals.gram import spectrum_against
 from resque.rivals.inputs import checked_task
 
 # Below this share of the largest variance a direction is rounding.
@@ -35,14 +34,21 @@ def h_score(representations: np.ndarray, labels: np.ndarray) -> float:
     """
     values, numbers = checked_task(representations, labels)
     n, width = values.shape
-    spread, scores = spectrum(values, centred=True)
+    truth = np.eye(int(numbers.max()) + 1)[numbers]
+    spread, sums = spectrum_against(values, truth, centred=True)
     variances = spread / n
-    shrinkage, mean_variance = _ledoit_wolf(variances, (scores**2).sum(axis=1), width)
+    shrinkage, mean_variance = _ledoit_wolf(variances, _squared_norms(values), width)
     kept = variances > _SMALLEST * variances[-1]
-    means = class_means(scores[:, kept], numbers)
-    between = (np.bincount(numbers)[:, None] / n * means**2).sum(axis=0)
+    # n_c |mean of class c|^2 / n = |sum of class c|^2 / (n_c n), direction by direction.
+    between = (sums[kept] ** 2 / truth.sum(axis=0)).sum(axis=1) / n
     shrunk = (1 - shrinkage) * variances[kept] + shrinkage * mean_variance
-    return -float(((1 - shrinkage) * between / shrunk).sum() / (len(means) - 1))
+    return -float(((1 - shrinkage) * between / shrunk).sum() / (truth.shape[1] - 1))
+
+
+def _squared_norms(values: np.ndarray) -> np.ndarray:
+    """Return the squared distance (n,) of each example from the mean."""
+    away = values - values.mean(axis=0, dtype=np.float64)
+    return np.asarray(np.einsum("ij,ij->i", away, away))
 
 
 def _ledoit_wolf(variances: np.ndarray, norms: np.ndarray, width: int) -> tuple[float, float]:

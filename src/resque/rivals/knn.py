@@ -37,37 +37,33 @@ def knn_error(representations: np.ndarray, labels: np.ndarray, k: int = 5) -> fl
     if not 1 <= k < len(values):
         raise InputError(f"k must be 1 to {len(values) - 1} for {len(values)} examples; got {k}.")
     starts = range(0, len(values), _BLOCK)
-    wrong = np.zeros(len(values))
+    directions = np.concatenate(
+        [_directions(values[i : i + _BLOCK]).astype(np.float32) for i in starts]
+    )
+    nearest, apart = np.empty((len(values), k), np.int64), np.empty(len(values))
     for start in starts:
-        block = _directions(values[start : start + _BLOCK], np.float32)
-        # Directions of the others are made block by block again, so that no copy is ever whole.
-        cosines = np.concatenate(
-            [block @ _directions(values[i : i + _BLOCK], np.float32).T for i in starts], axis=1
-        )
-        rows = np.arange(len(block))
-        cosines[rows, start + rows] = -np.inf
-        nearest, apart = _nearest(cosines, k)
-        alike = np.flatnonzero(apart < _ALIKE)
-        if len(alike):
-            exact = _directions(values[start + alike], np.float64)
-            cosines = np.concatenate(
-                [exact @ _directions(values[i : i + _BLOCK], np.float64).T for i in starts], axis=1
-            )
-            cosines[np.arange(len(alike)), start + alike] = -np.inf
-            nearest[alike], _ = _nearest(cosines, k)
-        votes = numbers[nearest]
-        # How many of the k agree with each of them; argmax takes the nearest of the largest.
-        agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
-        chosen = votes[rows, agreeing.argmax(axis=1)]
-        wrong[start + rows] = chosen != numbers[start + rows]
-    return float(np.mean(np.bincount(numbers, weights=wrong) / np.bincount(numbers)))
+        rows = np.arange(start, min(start + _BLOCK, len(values)))
+        nearest[rows], apart[rows] = _nearest(directions[rows] @ directions.T, rows, k)
+    alike = np.flatnonzero(apart < _ALIKE)
+    for start in range(0, len(alike), _BLOCK):
+        rows = alike[start : start + _BLOCK]
+        exact = _directions(values[rows])
+        cosines = [exact @ _directions(values[i : i + _BLOCK]).T for i in starts]
+        nearest[rows], _ = _nearest(np.concatenate(cosines, axis=1), rows, k)
+    votes = numbers[nearest]
+    # How many of the k agree with each of them; argmax takes the nearest of the largest.
+    agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
+    chosen = votes[np.arange(len(votes)), agreeing.argmax(axis=1)]
+    return float(np.mean(np.bincount(numbers, weights=chosen != numbers) / np.bincount(numbers)))
 
 
-def _nearest(cosines: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(cosines: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the places of the k largest (rows, k), and how far apart the nearest two are (rows,).
 
-    Of those k and of the one that is next.
+    Of those k and of the one that is next; `rows` says which example each row is of, and that
+    one does not count.
     """
+    cosines[np.arange(len(rows)), rows] = -np.inf
     some = min(k + 1, cosines.shape[1])
     places = np.argpartition(-cosines, some - 1, axis=1)[:, :some]
     found = np.take_along_axis(cosines, places, axis=1)
@@ -78,9 +74,9 @@ def _nearest(cosines: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.take_along_axis(places, order, axis=1)[:, :k], apart.min(axis=1)
 
 
-def _directions(values: np.ndarray, dtype: type) -> np.ndarray:
-    """Return the rows at length 1; zero where they are zero."""
+def _directions(values: np.ndarray) -> np.ndarray:
+    """Return the rows at length 1 in float64; zero where they are zero."""
     wide = values.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     np.divide(wide, norms, out=wide, where=norms > 0)
-    return wide.astype(dtype)
+    return wide

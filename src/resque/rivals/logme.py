@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from resque.errors import InputError
-from resque.rivals.gram import spectrum
+from resque.rivals.gram import spectrum_against
 from resque.rivals.inputs import checked_task
 
 # Those of the published code, without which its numbers are not met.
@@ -40,9 +40,9 @@ def logme(representations: np.ndarray, labels: np.ndarray) -> float:
     values, numbers = checked_task(representations, labels)
     if not values.any():
         raise InputError("All representations are zero. Choose a layer that responds to the data.")
-    spread, scores = spectrum(values, centred=False)
     truth = np.eye(int(numbers.max()) + 1)[numbers]
-    projected = (scores.T @ truth) ** 2
+    spread, along = spectrum_against(values, truth, centred=False)
+    projected = along**2
     found = [
         _evidence(spread, projected[:, c], count, len(values))
         for c, count in enumerate(truth.sum(axis=0))

@@ -33,11 +33,11 @@ class Observations:
             outputs stand for; None where it gives no class scores.
         pixels: raw inputs (examples, values) float32, images averaged down to 32 x 32 at most;
             None where the inputs are no images or vectors of numbers, or nobody asked.
-        maps: the last map or tokens before pooling, flattened, (examples, values) float32; None
+        maps: the last map or tokens before pooling, flattened, (sampled, values) float32; None
             where the model has none, where its size differs between batches, or nobody asked.
         layers: name of each layer with weights -> its outputs averaged over space or tokens,
-            (examples, units) float32; empty unless asked for.
-        map_places: of the examples in `maps`, where only some were asked for; None for all.
+            (sampled, units) float32; empty unless asked for.
+        sampled: places (sampled,) of the examples in `maps` and `layers`; None for all.
     """
 
     profile: ClassProfile
@@ -47,7 +47,7 @@ class Observations:
     pixels: np.ndarray | None
     maps: np.ndarray | None
     layers: Mapping[str, np.ndarray]
-    map_places: np.ndarray | None = None
+    sampled: np.ndarray | None = None
 
 
 def observe(
@@ -55,8 +55,8 @@ def observe(
     data: Any,
     *,
     maps: bool = True,
-    map_places: np.ndarray | None = None,
     layers: bool = False,
+    sampled: np.ndarray | None = None,
     layer: str | None = None,
     pooling: str = "auto",
     class_names: Sequence[str] | None = None,
@@ -76,9 +76,10 @@ def observe(
         model: see `resque.profile`, as is all that is not told here.
         data: likewise.
         maps: also keep the raw inputs and the last map, which the rivals for a task look at.
-        map_places: keep the last map of the examples at these places in the data only; a map is
-            often the largest part of what is kept.
         layers: also keep the outputs of every layer with weights.
+        sampled: places in the data (sampled,), ascending, of the examples whose last map and
+            layers are kept; None for all. A map is often the largest part of what is kept, and
+            to average the outputs of every layer takes a fifth of a forward pass.
         layer: see `resque.profile`.
         pooling: likewise.
         class_names: likewise.
@@ -123,13 +124,14 @@ def observe(
         kept["scores"].append(None if batch.logits is None else batch.logits.float().cpu())
         look.end_of_batch(len(batch.representations))
 
-    with _Look(inside, maps=maps, map_places=map_places, layers=layers) as look:
+    with _Look(inside, maps=maps, layers=layers, sampled=sampled) as look:
         try:
             profile = profile_of(stream, groups, keep)
         except InputError as error:
-            if look.not_finite is None:
+            not_finite = look.not_finite()
+            if not_finite is None:
                 raise
-            (name,) = source.ids_of(look.not_finite, 1)
+            (name,) = source.ids_of(not_finite, 1)
             which = f"example {name}" if source.ids is None else f"the example with id {name}"
             raise InputError(
                 f"The input of {which} contains NaN or infinity. Mend it, or leave it out."
@@ -143,7 +145,7 @@ def observe(
         probabilities=None if scores is None else _probabilities(scores),
         pixels=_joined(look.pixels),
         maps=_joined(look.maps),
-        map_places=map_places,
+        sampled=sampled,
         layers={name: np.concatenate(parts) for name, parts in look.layers.items()},
     )
 
@@ -152,16 +154,18 @@ class _Look:
     """Hooks that see what goes into a model, its last map, and, if asked, all of its layers."""
 
     def __init__(
-        self, model: nn.Module, *, maps: bool, map_places: np.ndarray | None, layers: bool
+        self, model: nn.Module, *, maps: bool, layers: bool, sampled: np.ndarray | None
     ) -> None:
         self.model, self.all_maps, self.all_layers = model, maps, layers
-        self.map_places = map_places
-        self.not_finite: int | None = None  # place of the first example with such an input
-        self._examples = 0
+        self.sampled = sampled
         self.pixels: list[Any] = []
         self.maps: list[Any] = []
         self.layers: dict[str, list[np.ndarray]] = {}
+        self._before = 0  # examples in the batches that are over
+        self._given: Any = None
         self._map: Tensor | None = None
+        self._map_of = ""  # the module that gave the last map
+        self._last = ""  # likewise, of the batches that are over
         self._called: dict[str, int] = {}
         self._handles: list[Any] = []
 
@@ -180,23 +184,31 @@ class _Look:
 
     def end_of_batch(self, examples: int) -> None:
         """Keep the last map that a batch of so many examples made."""
-        start, self._examples = self._examples, self._examples + examples
-        last = self._map if self.all_maps else None
+        last, self._last = self._map, self._map_of
         if last is not None and len(last) != examples:
             last = None
-        if last is not None and self.map_places is not None:
-            first, end = np.searchsorted(self.map_places, (start, start + examples))
-            last = last[(self.map_places[first:end] - start).tolist()]
+        if last is not None and (places := self._places(examples)) is not None:
+            last = last[places]
         self.maps.append(None if last is None else last.flatten(1).float().cpu())
-        self._map = None
+        self._before += examples
+        self._given = self._map = None
         self._called.clear()
 
+    def not_finite(self) -> int | None:
+        """Return the place of the first example of the present batch with such an input."""
+        place = _first_not_finite(self._given)
+        return None if place is None else self._before + place
+
+    def _places(self, examples: int) -> list[int] | None:
+        """Return the places in a batch of so many of those that were asked for; None for all."""
+        if self.sampled is None:
+            return None
+        first, end = np.searchsorted(self.sampled, (self._before, self._before + examples))
+        return (self.sampled[first:end] - self._before).tolist()  # type: ignore[no-any-return]
+
     def _before_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = args[0] if args else next(iter(kwargs.values()), None)
-        self.pixels.append(_pixels(given) if self.all_maps else None)
-        if self.not_finite is None:
-            place = _first_not_finite(given)
-            self.not_finite = None if place is None else self._examples + place
+        self._given = args[0] if args else next(iter(kwargs.values()), None)
+        self.pixels.append(_pixels(self._given) if self.all_maps else None)
 
     def _after(self, name: str, module: nn.Module) -> Callable[..., None]:
         from torch import Tensor, nn
@@ -207,18 +219,38 @@ class _Look:
         def hook(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
             if not isinstance(result, Tensor) or not result.is_floating_point():
                 return
+            # To hold on to each output until the next one comes slows a pass by a seventh: torch
+            # cannot use its memory again. So only the first batch shows which module is the last.
+            holds = self.all_maps and self._last in ("", name)
             # A map of one place is a vector, which pooling has made already.
-            if result.ndim >= 3 and result[0, 0].numel() > 1:
-                self._map = result
+            if holds and result.ndim >= 3 and result[0, 0].numel() > 1:
+                self._map, self._map_of = result, name
             if self.all_layers and weighted and result.ndim >= 2:
                 # A layer that is called again in the same run is another one, as in a loop.
                 again = self._called[name] = self._called.get(name, 0) + 1
-                axes = range(1, result.ndim - 1) if linear else range(2, result.ndim)
-                means = result.mean(tuple(axes)) if axes else result
                 key = name if again == 1 else f"{name} ({again})"
-                self.layers.setdefault(key, []).append(means.float().cpu().numpy())
+                self.layers.setdefault(key, []).append(self._means(result, linear=linear))
 
         return hook
+
+    def _means(self, result: Tensor, *, linear: bool) -> np.ndarray:
+        """Return a layer's outputs averaged over space or tokens, of the examples asked for."""
+        examples = _examples_in(self._given)
+        # Only of a layer that gives one row per example is it known which is whose.
+        if len(result) == examples and (places := self._places(examples)) is not None:
+            result = result[places]
+        axes = range(1, result.ndim - 1) if linear else range(2, result.ndim)
+        means = result.mean(tuple(axes)) if axes else result
+        return means.float().cpu().numpy()
+
+
+def _examples_in(given: Any) -> int | None:
+    """Return how many examples a model was given; None where its input does not tell."""
+    from torch import Tensor
+
+    if isinstance(given, Mapping):
+        given = next(iter(given.values()), None)
+    return len(given) if isinstance(given, Tensor) and given.ndim else None
 
 
 def _pixels(given: Any) -> Tensor | None:

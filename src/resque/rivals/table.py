@@ -60,8 +60,8 @@ OF_EXAMPLES: Mapping[str, Callable[[Observations, Observations], float]] = {
     "sliced_wasserstein": lambda before, after: sliced_wasserstein(
         before.representations, after.representations
     ),
-    "arm": lambda before, after: arm(before.layers, after.layers),
-    "arm_published": lambda before, after: arm(before.layers, after.layers, published=True),
+    "arm": lambda before, after: arm(_layers(before), _layers(after)),
+    "arm_published": lambda before, after: arm(_layers(before), _layers(after), published=True),
 }
 _NEIGHBOURS = 5
 
@@ -86,9 +86,9 @@ OF_TASK: Mapping[str, tuple[str, Callable[[np.ndarray, np.ndarray], float]]] = {
     "h_score": ("representations", h_score),
     "leep": ("probabilities", leep),
 }
-# The classifier on the last map takes time in proportion to the square of the examples times the
-# values of a map, and tens of thousands of those are usual.
-MOST_MAPS = 2000
+# Of what is kept of every layer and of the last map, tens of thousands of values per example are
+# usual, and the classifier on the last map takes time with the square of the examples as well.
+MOST_SAMPLED = 1000
 _NOT_SEEN = {
     "pixels": "the inputs are no images or vectors of numbers",
     "maps": "the model gives no map or tokens of one size before its pooling",
@@ -96,8 +96,23 @@ _NOT_SEEN = {
 }
 
 
+def _layers(seen: Observations) -> Mapping[str, np.ndarray]:
+    """Return the outputs of all layers, of 1,000 examples at most."""
+    n = len(seen.representations)
+    if seen.sampled is not None or n <= MOST_SAMPLED:
+        return seen.layers
+    chosen = sampled_places(np.zeros(n, np.int64) if seen.labels is None else seen.labels)
+    return {
+        # A layer that works on parts of the examples, or on several together, stays whole.
+        name: values[chosen] if len(values) == n else values
+        for name, values in seen.layers.items()
+    }
+
+
 def shift_rivals(before: Observations | ClassProfile, after: Observations) -> dict[str, Measured]:
     """Return every rival for a shift, by name.
+
+    Those on all layers, and `mmd`, look at 1,000 examples of each side at most.
 
     Args:
         before: the old data, or their profile, from which fewer rivals can be computed.
@@ -139,7 +154,7 @@ def shift_rivals(before: Observations | ClassProfile, after: Observations) -> di
 def task_rivals(seen: Observations) -> dict[str, Measured]:
     """Return every rival for a task, by name.
 
-    That on the last map looks at 2,000 examples at most.
+    That on the last map looks at 1,000 examples at most.
 
     Args:
         seen: labelled data of the task.
@@ -163,9 +178,9 @@ def task_rivals(seen: Observations) -> dict[str, Measured]:
         why_none = _NOT_SEEN.get(part) if values is None else None
         own = labels
         if part == "maps" and values is not None:
-            own = labels if seen.map_places is None else labels[seen.map_places]
-            if len(values) > MOST_MAPS:
-                chosen = mapped_places(own)
+            own = labels if seen.sampled is None else labels[seen.sampled]
+            if len(values) > MOST_SAMPLED:
+                chosen = sampled_places(own)
                 values, own = values[chosen], own[chosen]
         # Numbers of the classes that have examples.
         numbers = np.unique(own, return_inverse=True)[1].astype(np.int64)
@@ -173,8 +188,8 @@ def task_rivals(seen: Observations) -> dict[str, Measured]:
     return found
 
 
-def mapped_places(labels: np.ndarray) -> np.ndarray:
-    """Return the places of the examples whose last map is looked at, 2,000 at most.
+def sampled_places(labels: np.ndarray) -> np.ndarray:
+    """Return the places of the examples whose last map and layers are looked at, 1,000 at most.
 
     Each class has its share, as long as there are not more classes than that.
 
@@ -183,14 +198,14 @@ def mapped_places(labels: np.ndarray) -> np.ndarray:
 
     Example:
         >>> labels = np.repeat([0, 1], [9000, 1000])
-        >>> np.bincount(labels[mapped_places(labels)])
-        array([1800,  200])
+        >>> np.bincount(labels[sampled_places(labels)])
+        array([900, 100])
     """
-    if len(labels) <= MOST_MAPS:
+    if len(labels) <= MOST_SAMPLED:
         return np.arange(len(labels))
-    if len(np.unique(labels)) > MOST_MAPS:
+    if len(np.unique(labels)) > MOST_SAMPLED:
         labels = np.zeros(len(labels), np.int64)
-    return stratified_sample(labels, MOST_MAPS, seed=0)
+    return stratified_sample(labels, MOST_SAMPLED, seed=0)
 
 
 def _measured(
