@@ -26,10 +26,10 @@ ABOUT = f"""\
 {IMAGES:,} images of CIFAR-10 at {PIXELS} px through EfficientNet-Lite0 with its real weights, and
 as many with gaussian noise of 0.1 of the range. "More than the profile" is what a pass that keeps
 what the rivals need, as `resque.preflight` makes it, takes beyond `resque.profile` of the same
-images. All seconds are also given as a share of the bare forward pass of the new images. The passes
-take turns over {BATCH * PART} images at a time; the medians of their differences count, beside their
-quartiles. The bound is on all of it together. The rivals on the last map and on all layers, and `mmd`, look at
-1,000 images of each side at most.
+images. All seconds are also given as a share of the bare forward pass of the new images. The
+passes take turns over {BATCH * PART} images at a time; the medians of their differences count,
+beside their quartiles. The bound is on all of it together. The rivals on the last map and on all
+layers, and `mmd`, look at 1,000 images of each side at most.
 """
 COLUMNS = ("what", "seconds", "share of a forward pass")
 

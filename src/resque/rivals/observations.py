@@ -79,7 +79,7 @@ def observe(
         layers: also keep the outputs of every layer with weights.
         sampled: places in the data (sampled,), ascending, of the examples whose last map and
             layers are kept; None for all. A map is often the largest part of what is kept, and
-            to average the outputs of every layer takes a fifth of a forward pass.
+            to average the outputs of every layer takes time.
         layer: see `resque.profile`.
         pooling: likewise.
         class_names: likewise.
@@ -219,8 +219,8 @@ class _Look:
         def hook(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
             if not isinstance(result, Tensor) or not result.is_floating_point():
                 return
-            # To hold on to each output until the next one comes slows a pass by a seventh: torch
-            # cannot use its memory again. So only the first batch shows which module is the last.
+            # To hold on to each output until the next one comes slows a pass, because torch cannot
+            # use its memory again. So only the first batch shows which module is the last.
             holds = self.all_maps and self._last in ("", name)
             # A map of one place is a vector, which pooling has made already.
             if holds and result.ndim >= 3 and result[0, 0].numel() > 1:
