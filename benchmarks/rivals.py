@@ -19,8 +19,8 @@ DEVICES = ("cpu", "cuda")
 TITLE = "Rivals, on top of a profile"
 PIXELS, IMAGES = 112, 5000
 BOUND = 0.5
-BATCH, PART = 64, 4  # images in a batch, batches in a part
-ROUNDS = 4
+BATCH, PART = 64, 8  # images in a batch, batches in a part
+ROUNDS = 3
 
 ABOUT = f"""\
 {IMAGES:,} images of CIFAR-10 at {PIXELS} px through EfficientNet-Lite0 with its real weights, and

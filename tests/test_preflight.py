@@ -585,10 +585,11 @@ def test_a_layer_whose_rows_are_no_examples_is_kept_whole() -> None:
             return self.head(self.of_half(x.reshape(-1, 2)).reshape(-1, 6))
 
     data = torch.randn(40, 4), torch.arange(40) % 2
-    seen = observe(InParts(), data, layers=True, sampled=np.arange(0, 40, 4), batch_size=16)
+    # None of the last batch.
+    seen = observe(InParts(), data, layers=True, sampled=np.arange(0, 32, 4), batch_size=16)
     assert {name: values.shape for name, values in seen.layers.items()} == {
         "of_half": (80, 3),
-        "head": (10, 2),
+        "head": (8, 2),
     }
 
 

@@ -40,38 +40,52 @@ def knn_error(representations: np.ndarray, labels: np.ndarray, k: int = 5) -> fl
     directions = np.concatenate(
         [_directions(values[i : i + _BLOCK]).astype(np.float32) for i in starts]
     )
-    nearest, apart = np.empty((len(values), k), np.int64), np.empty(len(values))
+    # Of those that vote and of the one that is next, which tells whether their order is sure.
+    best = np.full((len(values), k + 1), -np.inf, np.float32)
+    places = np.zeros((len(values), k + 1), np.int64)
     for start in starts:
-        rows = np.arange(start, min(start + _BLOCK, len(values)))
-        nearest[rows], apart[rows] = _nearest(directions[rows] @ directions.T, rows, k)
+        # Each pair once: the cosines of some rows with others are those of the others with them.
+        for other in range(start, len(values), _BLOCK):
+            mine, theirs = (slice(i, i + _BLOCK) for i in (start, other))
+            cosines = directions[mine] @ directions[theirs].T
+            if start == other:
+                np.fill_diagonal(cosines, -np.inf)
+            else:
+                _merge(best[theirs], places[theirs], cosines.T, start)
+            _merge(best[mine], places[mine], cosines, other)
+    # The example itself, at minus infinity, is the last of all.
+    apart = np.where(np.isfinite(best[:, 1:]), best[:, :-1] - best[:, 1:], np.inf).min(axis=1)
     alike = np.flatnonzero(apart < _ALIKE)
     for start in range(0, len(alike), _BLOCK):
         rows = alike[start : start + _BLOCK]
         exact = _directions(values[rows])
-        cosines = [exact @ _directions(values[i : i + _BLOCK]).T for i in starts]
-        nearest[rows], _ = _nearest(np.concatenate(cosines, axis=1), rows, k)
-    votes = numbers[nearest]
+        sure = np.full((len(rows), k + 1), -np.inf)
+        of_sure = np.zeros((len(rows), k + 1), np.int64)
+        for other in starts:
+            cosines = exact @ _directions(values[other : other + _BLOCK]).T
+            inside = (rows >= other) & (rows < other + _BLOCK)
+            cosines[np.flatnonzero(inside), rows[inside] - other] = -np.inf
+            _merge(sure, of_sure, cosines, other)
+        places[rows] = of_sure
+    votes = numbers[places[:, :k]]
     # How many of the k agree with each of them; argmax takes the nearest of the largest.
     agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
     chosen = votes[np.arange(len(votes)), agreeing.argmax(axis=1)]
     return float(np.mean(np.bincount(numbers, weights=chosen != numbers) / np.bincount(numbers)))
 
 
-def _nearest(cosines: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of the k largest (rows, k), and how far apart the nearest two are (rows,).
+def _merge(best: np.ndarray, places: np.ndarray, cosines: np.ndarray, start: int) -> None:
+    """Put those of some cosines (rows, others) among the largest so far (rows, k + 1), in place.
 
-    Of those k and of the one that is next; `rows` says which example each row is of, and that
-    one does not count.
+    The others are the examples from `start` on.
     """
-    cosines[np.arange(len(rows)), rows] = -np.inf
-    some = min(k + 1, cosines.shape[1])
-    places = np.argpartition(-cosines, some - 1, axis=1)[:, :some]
-    found = np.take_along_axis(cosines, places, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    ordered = np.take_along_axis(found, order, axis=1)
-    # The example itself, at minus infinity, is the last of all.
-    apart = np.where(np.isfinite(ordered[:, 1:]), ordered[:, :-1] - ordered[:, 1:], np.inf)
-    return np.take_along_axis(places, order, axis=1)[:, :k], apart.min(axis=1)
+    kept = min(best.shape[1], cosines.shape[1])
+    nearest = np.argpartition(-cosines, kept - 1, axis=1)[:, :kept]
+    found = np.concatenate([best, np.take_along_axis(cosines, nearest, axis=1)], axis=1)
+    whose = np.concatenate([places, nearest + start], axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")[:, : best.shape[1]]
+    best[:] = np.take_along_axis(found, order, axis=1)
+    places[:] = np.take_along_axis(whose, order, axis=1)
 
 
 def _directions(values: np.ndarray) -> np.ndarray:

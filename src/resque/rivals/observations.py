@@ -235,10 +235,13 @@ class _Look:
 
     def _means(self, result: Tensor, *, linear: bool) -> np.ndarray:
         """Return a layer's outputs averaged over space or tokens, of the examples asked for."""
+        import torch
+
         examples = _examples_in(self._given)
         # Only of a layer that gives one row per example is it known which is whose.
         if len(result) == examples and (places := self._places(examples)) is not None:
-            result = result[places]
+            chosen = torch.tensor(places, dtype=torch.int64, device=result.device)
+            result = result.index_select(0, chosen)
         axes = range(1, result.ndim - 1) if linear else range(2, result.ndim)
         means = result.mean(tuple(axes)) if axes else result
         return means.float().cpu().numpy()
