@@ -25,11 +25,12 @@ ROUNDS = 3
 ABOUT = f"""\
 {IMAGES:,} images of CIFAR-10 at {PIXELS} px through EfficientNet-Lite0 with its real weights, and
 as many with gaussian noise of 0.1 of the range. "More than the profile" is what a pass that keeps
-what the rivals need, as `resque.preflight` makes it, takes beyond `resque.profile` of the same
-images. All seconds are also given as a share of the bare forward pass of the new images. The
-passes take turns over {BATCH * PART} images at a time; the medians of their differences count,
-beside their quartiles. The bound is on all of it together. The rivals on the last map and on all
-layers, and `mmd`, look at 1,000 images of each side at most.
+what the rivals need takes beyond `resque.profile` of the same images, as `resque.preflight` makes
+it with `most_examples=5000`. All seconds are also given as a share of the bare forward pass of the
+new images. The passes take turns over {BATCH * PART} images at a time, each part a pass of its own;
+the medians of their differences count, with their quartiles in brackets. The bound is on all of it
+together. The rivals on the last map and on all layers, and `mmd`, look at 1,000 images of each side
+at most.
 """
 COLUMNS = ("what", "seconds", "share of a forward pass")
 
@@ -41,7 +42,7 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
     model = efficientnet_lite0().to(device).eval()
     clean = _batches(images[:n], labels[:n], device, noise=0.0)
     noisy = _batches(images[:n], labels[:n], device, noise=0.1)
-    sampled = sampled_places(labels[:n])
+    sampled = sampled_places(labels[:n], n)
 
     def seen(batches: list[Any], *, new: bool, places: np.ndarray = sampled) -> Observations:
         return observe(model, batches, maps=new, layers=True, sampled=places, progress=False)
@@ -65,25 +66,27 @@ def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
             partial(seen, new, new=True, places=places),
         ]
         row = [0.0] * len(actions)
-        for place in range(len(actions)):
-            # What one leaves behind does not always meet the same.
-            which = (turn + place) % len(actions)
+        # There and back, and another one first: none always follows the same.
+        order = [(turn // 2 + place) % len(actions) for place in range(len(actions))]
+        for which in order if turn % 2 == 0 else order[::-1]:
             row[which] = _seconds(actions[which]) / len(new)
         seconds.append(row)
     bare_s, profile_s, old_s, new_s = np.array(seconds).T * len(noisy)
     forward = float(np.median(bare_s))
     before, after = seen(clean, new=False), seen(noisy, new=True)
     found = {**shift_rivals(before, after), **task_rivals(after)}
-    parts = {
-        f"the pass over the {side} images, more than the profile ({low:.1f} to {high:.1f} s)": more
+    more = {
+        f"the pass over the {side} images, more than the profile": np.quantile(
+            seconds_of - profile_s, (0.5, 0.25, 0.75)
+        ).tolist()
         for side, seconds_of in (("old", old_s), ("new", new_s))
-        for low, more, high in [np.quantile(seconds_of - profile_s, (0.25, 0.5, 0.75)).tolist()]
     }
-    parts |= {f"`{name}`": measured.seconds for name, measured in found.items()}
-    total = sum(parts.values())
+    parts = {what: [of.seconds] for what, of in ((f"`{name}`", of) for name, of in found.items())}
+    parts |= more
+    total = sum(seconds_of[0] for seconds_of in parts.values())
     cells = [
-        {"what": what, "seconds": seconds, "share": seconds / forward}
-        for what, seconds in sorted(parts.items(), key=lambda part: -part[1])
+        {"what": what, "seconds": median, "quartiles": quartiles, "share": median / forward}
+        for what, (median, *quartiles) in sorted(parts.items(), key=lambda part: -part[1][0])
     ]
     everything = {
         "what": f"all of it, beside a forward pass of {forward:.1f} s",
@@ -117,4 +120,7 @@ def _seconds(action: Any) -> float:
 
 def line(cell: dict[str, Any]) -> list[str]:
     """Return what one cell says under `COLUMNS`."""
-    return [cell["what"], f"{cell['seconds']:.2f}", f"{cell['share']:.3f}"]
+    seconds = f"{cell['seconds']:.2f}"
+    if cell.get("quartiles"):
+        seconds += " ({:.2f} to {:.2f})".format(*cell["quartiles"])
+    return [cell["what"], seconds, f"{cell['share']:.3f}"]

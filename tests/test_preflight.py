@@ -23,6 +23,8 @@ from torch.utils.data import (
 import resque
 from resque.forecasting import preflight as preflight_module
 from resque.forecasting.preflight import MOST_EXAMPLES, Preflight, Sample, load_preflight, preflight
+from resque.index.accumulation import Accumulation
+from resque.measure.batches import labels_of
 from resque.rivals import table
 from resque.rivals.observations import observe
 from resque.rivals.table import (
@@ -464,6 +466,7 @@ class Streamed(IterableDataset[Any]):
     ("options", "message"),
     [
         ({"training": broken(NEW, 37)}, r"On the new data \(training\): The input of example 37 "),
+        ({"training": broken(NEW, 100)}, r"new data \(training\): The input of example 100 "),
         ({"before": broken(OLD, 11)}, r"On the old data \(before\): The input of example 11 "),
         (
             {"training": broken(NEW, 37), "most_examples": 90},
@@ -491,6 +494,34 @@ def test_an_error_says_which_data_it_is_of(options: dict[str, Any], message: str
     given = {"training": NEW, "before": OLD, "meter": "none", "probe_steps": 0} | options
     with pytest.raises(resque.InputError, match=message):
         preflight(network(), given.pop("training"), **given)
+
+
+def test_an_input_is_told_by_its_id_long_after_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU nothing is looked at until many batches later; of two the first is told."""
+    put_off = []
+    monkeypatch.setattr(
+        Accumulation, "_check_finite", lambda self, batch, finite: self.unchecked.append(
+            (batch.start, batch.ids, finite)
+        ) or put_off.append(batch.start),
+    )  # fmt: skip
+    ids = np.arange(1000, 1120)
+    with pytest.raises(resque.InputError, match="The input of the example with id 1037 contains"):
+        observe(network(), broken(broken(NEW, 77), 37), ids=ids, batch_size=8)
+    assert len(put_off) == 15
+
+
+def test_what_a_model_does_to_its_input_is_not_blamed_on_it() -> None:
+    class Dividing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rest = network()
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            found: Tensor = self.rest(pixels.sub_(pixels.mean()).div_(0.0))
+            return found
+
+    with pytest.raises(resque.InputError, match="The representation or the output of example 0"):
+        observe(Dividing(), NEW)
 
 
 def test_ids_beside_a_profile_are_refused() -> None:
@@ -542,10 +573,11 @@ def test_maps_and_layers_of_no_more_examples_are_kept_than_are_looked_at(
     """The same values as from all of them, and memory that ends at so many examples."""
     monkeypatch.setattr(table, "MOST_SAMPLED", 50)
     labels = NEW[1].numpy()
-    places = sampled_places(labels)
+    places = sampled_places(labels, len(labels))
     assert sorted(np.bincount(labels[places]).tolist()) == [16, 17, 17]
-    some, whole = (
-        observe(network(), NEW, layers=True, sampled=kept, batch_size=16) for kept in (places, None)
+    some, more, whole = (
+        observe(network(), NEW, layers=True, sampled=kept, batch_size=16)
+        for kept in (places, np.arange(120), None)
     )
     assert some.maps is not None
     assert whole.maps is not None
@@ -553,23 +585,55 @@ def test_maps_and_layers_of_no_more_examples_are_kept_than_are_looked_at(
     assert some.layers.keys() == whole.layers.keys() != set()
     for name, values in whole.layers.items():
         np.testing.assert_allclose(some.layers[name], values[places], rtol=1e-6)
-    assert task_rivals(some)["ridge_flattened"].value == task_rivals(whole)["ridge_flattened"].value
     old = observe(network(), OLD, layers=True, batch_size=16)
-    for name in ("arm", "arm_published"):
-        values = [shift_rivals(old, after)[name].value for after in (some, whole)]
-        assert values[0] == pytest.approx(values[1], rel=1e-6)
-    sizes = []
-    seen = preflight_module.task_rivals
+    for name in ("arm", "arm_published", "ridge_flattened"):
+        values = [
+            {**shift_rivals(old, after), **task_rivals(after)}[name].value
+            for after in (some, more, whole)
+        ]
+        assert values == pytest.approx([values[0]] * 3, rel=1e-6)
+    seen: list[tuple[Any, ...]] = []
+    of_shift = preflight_module.shift_rivals
     monkeypatch.setattr(
-        preflight_module,
-        "task_rivals",
-        lambda after: (
-            sizes.append((len(after.maps), *map(len, after.layers.values()))) or seen(after)
-        ),
+        preflight_module, "shift_rivals", lambda *sides: seen.append(sides) or of_shift(*sides)
     )
     for data in (NEW, Counted(120)):
         preflight(network(), data, before=OLD, meter="none", probe_steps=0)
-    assert {size for of in sizes for size in of} == {50}
+    kept = [len(values) for sides in seen for side in sides for values in side.layers.values()]
+    assert set(kept) == {50}
+    assert [len(after.maps) for _, after in seen] == [50, 50]
+
+
+def test_each_of_many_classes_has_two_maps() -> None:
+    """One alone in its class is an error whatever the map, so that the rival would always be 1."""
+    for classes, expected in ((1000, 2), (700, 2), (400, 2)):
+        places = sampled_places(np.arange(4000) % classes, 4000)
+        assert np.bincount(places % classes).min() == expected
+        assert len(places) == max(1000, 2 * classes)
+    assert len(sampled_places(np.arange(1500) % 1000, 1500)) == 1500
+
+
+def test_more_classes_than_are_sampled_are_drawn_alike() -> None:
+    places = sampled_places(np.arange(2500), 2500)
+    assert len(places) == len(set(places.tolist())) == 2000
+    assert places.tolist() == sorted(places.tolist())
+
+
+def test_old_labels_that_are_no_integers_do_not_stop_the_sampling() -> None:
+    """The batches tell labels of their own."""
+    data = Counted(40)
+    data.labels = ["cat", "dog"] * 20  # type: ignore[attr-defined]
+    for of in (data, DataLoader(data)):
+        with pytest.raises(resque.InputError, match="got text"):
+            labels_of(of)
+    found = preflight(network(), NEW, before=data, meter="none", probe_steps=0)
+    assert found.values["arm"] is not None
+
+
+@pytest.mark.parametrize("places", [[3, 1], [1, 1], [-1, 4]])
+def test_places_out_of_order_are_refused(places: list[int]) -> None:
+    with pytest.raises(resque.InputError, match="sampled must be places in the data"):
+        observe(network(), NEW, sampled=np.array(places))
 
 
 def test_a_layer_whose_rows_are_no_examples_is_kept_whole() -> None:
@@ -582,7 +646,8 @@ def test_a_layer_whose_rows_are_no_examples_is_kept_whole() -> None:
             self.head = torch.nn.Linear(6, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.of_half(x.reshape(-1, 2)).reshape(-1, 6))
+            found: torch.Tensor = self.head(self.of_half(x.reshape(-1, 2)).reshape(-1, 6))
+            return found
 
     data = torch.randn(40, 4), torch.arange(40) % 2
     # None of the last batch.
@@ -591,12 +656,6 @@ def test_a_layer_whose_rows_are_no_examples_is_kept_whole() -> None:
         "of_half": (80, 3),
         "head": (8, 2),
     }
-
-
-def test_more_classes_than_are_sampled_are_drawn_alike() -> None:
-    places = sampled_places(np.arange(2500))
-    assert len(places) == len(set(places.tolist())) == 1000
-    assert places.tolist() == sorted(places.tolist())
 
 
 # ---- in the record of an update -----------------------------------------------------------------

@@ -21,6 +21,7 @@ from torch import nn
 
 from resque import InputError, profile
 from resque.index.sums import ClassSums, OutputStatistics
+from resque.rivals import knn
 from resque.rivals.accuracy_drop import accuracy_drop
 from resque.rivals.arm import arm
 from resque.rivals.atc import atc
@@ -29,7 +30,7 @@ from resque.rivals.confidence_drop import confidence_drop
 from resque.rivals.controls import flops, parameters
 from resque.rivals.frechet import frechet
 from resque.rivals.global_angle import global_angle
-from resque.rivals.gram import spectrum
+from resque.rivals.gram import spectrum, spectrum_against
 from resque.rivals.h_score import h_score
 from resque.rivals.knn import knn_error
 from resque.rivals.leep import leep
@@ -572,6 +573,28 @@ def test_neighbours_that_hardly_differ_in_direction_are_told_apart(
     assert knn_error(values + 1e4, labels) < 0.05
 
 
+@pytest.mark.parametrize("far", [0.0, 1e4])
+def test_neighbours_are_the_same_whatever_the_blocks(
+    far: float, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where float32 does not tell them apart and they lie in other blocks; against a loop."""
+    monkeypatch.setattr(knn, "_BLOCK", 7)
+    labels = np.arange(41) % 3
+    values = rng.normal(size=(41, 6)) + labels[:, None] + far
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    for k in (1, 4, 40):
+        wrong = np.zeros(3)
+        for i, row in enumerate(unit):
+            cosines = unit @ row
+            cosines[i] = -np.inf
+            votes = labels[np.argsort(-cosines)[:k]]
+            counts = np.bincount(votes, minlength=3)
+            best = next(vote for vote in votes if counts[vote] == counts.max())
+            wrong[labels[i]] += best != labels[i]
+        expected = (wrong / np.bincount(labels)).mean()
+        assert knn_error(values, labels, k=k) == pytest.approx(expected, rel=1e-12)
+
+
 def test_knn_refuses_neighbours_that_are_not_there() -> None:
     """With how many there are."""
     for k in (0, 4):
@@ -629,6 +652,10 @@ def test_spectrum_is_that_of_the_singular_values(
     singular = np.sort(np.linalg.svd(expected, compute_uv=False) ** 2)
     assert found == pytest.approx(singular, abs=1e-9 * singular[-1])
     assert scores @ scores.T == pytest.approx(expected @ expected.T, abs=1e-9 * singular[-1])
+    targets = rng.normal(size=(shape[0], 3))
+    same, along = spectrum_against(values, targets, centred=centred)
+    assert same == pytest.approx(found, abs=1e-12 * singular[-1])
+    assert along.T @ along == pytest.approx(targets.T @ scores @ scores.T @ targets, rel=1e-6)
 
 
 def test_logme_meets_its_published_golden_value() -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -599,10 +599,11 @@ class Sample:
 
     def sampled_places(self) -> np.ndarray:
         """Return the places in the sample of those whose last map and layers are looked at."""
-        labels = labels_of(self.data)
-        return sampled_places(
-            np.zeros(self.examples, np.int64) if labels is None else labels.numpy()
-        )
+        labels = None
+        # Labels that only the batches tell, or that are no integers there, are no reason to stop.
+        with suppress(InputError):
+            labels = labels_of(self.data)
+        return sampled_places(None if labels is None else labels.numpy(), self.examples)
 
     @classmethod
     def of(cls, data: Any, most: int, *, seed: int) -> Sample:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from resque.rivals.gram import spectrum
+from resque.rivals.gram import principal_directions
 from resque.rivals.inputs import checked_sides
 
 _DIRECTIONS = 64
-# Below this share of the largest variance a direction is rounding.
-_SMALLEST = 1e-12
 
 
 def frechet(before: np.ndarray, after: np.ndarray) -> float:
@@ -38,13 +36,9 @@ def frechet(before: np.ndarray, after: np.ndarray) -> float:
         (0.0, 4.0)
     """
     old, new = checked_sides(before, after)
-    values, scores = spectrum(old, centred=True, largest=_DIRECTIONS)
-    kept = values > _SMALLEST * values[-1]
-    values, scores = values[kept], scores[:, kept]
-    mean = old.mean(axis=0, dtype=np.float64)
-    directions = (old - mean).T @ (scores / values)
+    values, directions = principal_directions(old, _DIRECTIONS)
     variances = values / (len(old) - 1)
-    moved = (new - mean) @ directions
+    moved = (new - old.mean(axis=0, dtype=np.float64)) @ directions
     moved_to = moved.mean(axis=0)
     away = moved - moved_to
     covariance = away.T @ away / (len(new) - 1)

@@ -9,6 +9,7 @@ from resque.rivals.inputs import checked_task
 
 # Below this share of the largest variance a direction is rounding.
 _SMALLEST = 1e-12
+_BLOCK = 1024
 
 
 def h_score(representations: np.ndarray, labels: np.ndarray) -> float:
@@ -47,8 +48,9 @@ def h_score(representations: np.ndarray, labels: np.ndarray) -> float:
 
 def _squared_norms(values: np.ndarray) -> np.ndarray:
     """Return the squared distance (n,) of each example from the mean."""
-    away = values - values.mean(axis=0, dtype=np.float64)
-    return np.asarray(np.einsum("ij,ij->i", away, away))
+    mean = values.mean(axis=0, dtype=np.float64)
+    blocks = (values[start : start + _BLOCK] - mean for start in range(0, len(values), _BLOCK))
+    return np.concatenate([np.einsum("ij,ij->i", away, away) for away in blocks])
 
 
 def _ledoit_wolf(variances: np.ndarray, norms: np.ndarray, width: int) -> tuple[float, float]:

@@ -18,7 +18,7 @@ def knn_error(representations: np.ndarray, labels: np.ndarray, k: int = 5) -> fl
     Cosine distance; of classes with equally many votes that of the nearest neighbour wins. The
     simplest rival on record, and better than 23 others: arXiv:2503.18528. Copies of an example,
     augmented ones too, find each other and make the error too small. Examples without a
-    direction, all zero, are at distance 1 from everything.
+    direction, all zero, are at distance 1 from everything. Holds one copy of them in float32.
 
     Args:
         representations: (n, values), or raw pixels.

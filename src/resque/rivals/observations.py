@@ -36,7 +36,8 @@ class Observations:
         maps: the last map or tokens before pooling, flattened, (sampled, values) float32; None
             where the model has none, where its size differs between batches, or nobody asked.
         layers: name of each layer with weights -> its outputs averaged over space or tokens,
-            (sampled, units) float32; empty unless asked for.
+            (sampled, units) float32, or all of its rows where a row is no example, as of a layer
+            that works on windows; empty unless asked for.
         sampled: places (sampled,) of the examples in `maps` and `layers`; None for all.
     """
 
@@ -78,8 +79,7 @@ def observe(
         maps: also keep the raw inputs and the last map, which the rivals for a task look at.
         layers: also keep the outputs of every layer with weights.
         sampled: places in the data (sampled,), ascending, of the examples whose last map and
-            layers are kept; None for all. A map is often the largest part of what is kept, and
-            to average the outputs of every layer takes time.
+            layers are kept; None for all. A map is often the largest part of what is kept.
         layer: see `resque.profile`.
         pooling: likewise.
         class_names: likewise.
@@ -92,7 +92,8 @@ def observe(
         progress: likewise.
 
     Raises:
-        InputError: see `resque.profile`; an input that is not finite is told by its id.
+        InputError: see `resque.profile`; an input that is not finite is told by its id. Or
+            `sampled` is not ascending.
 
     Example:
         >>> import torch
@@ -104,6 +105,10 @@ def observe(
     from resque.representation.sources import as_source
     from resque.representation.stream import Stream
 
+    if sampled is not None and (np.diff(sampled, prepend=-1) <= 0).any():
+        raise InputError(
+            "sampled must be places in the data, 0 or more, each above the one before."
+        )
     source = as_source(data, class_names=class_names, ids=ids, batch_size=batch_size)
     stream = Stream(
         model,
@@ -162,10 +167,9 @@ class _Look:
         self.maps: list[Any] = []
         self.layers: dict[str, list[np.ndarray]] = {}
         self._before = 0  # examples in the batches that are over
-        self._given: Any = None
+        self._sums: list[tuple[int, Tensor | None]] = []  # first place of a batch, its inputs' sums
+        self._means: dict[str, Tensor] = {}  # of this batch, as `layers`
         self._map: Tensor | None = None
-        self._map_of = ""  # the module that gave the last map
-        self._last = ""  # likewise, of the batches that are over
         self._called: dict[str, int] = {}
         self._handles: list[Any] = []
 
@@ -183,32 +187,36 @@ class _Look:
             handle.remove()
 
     def end_of_batch(self, examples: int) -> None:
-        """Keep the last map that a batch of so many examples made."""
-        last, self._last = self._map, self._map_of
-        if last is not None and len(last) != examples:
-            last = None
-        if last is not None and (places := self._places(examples)) is not None:
-            last = last[places]
-        self.maps.append(None if last is None else last.flatten(1).float().cpu())
+        """Keep the last map and the layers of a batch of so many examples."""
+        places: Any = slice(None)
+        if self.sampled is not None:
+            first, end = np.searchsorted(self.sampled, (self._before, self._before + examples))
+            places = (self.sampled[first:end] - self._before).tolist()
+        for name, means in self._means.items():
+            # Only of a layer that gives one row per example is it known which is whose.
+            chosen = means[places] if len(means) == examples else means
+            self.layers.setdefault(name, []).append(chosen.float().cpu().numpy())
+        last = self._map if self._map is not None and len(self._map) == examples else None
+        self.maps.append(None if last is None else last[places].flatten(1).float().cpu())
         self._before += examples
-        self._given = self._map = None
+        self._map = None
+        self._means.clear()
         self._called.clear()
 
     def not_finite(self) -> int | None:
-        """Return the place of the first example of the present batch with such an input."""
-        place = _first_not_finite(self._given)
-        return None if place is None else self._before + place
+        """Return the place of the first example whose input was not finite."""
+        from torch import isfinite
 
-    def _places(self, examples: int) -> list[int] | None:
-        """Return the places in a batch of so many of those that were asked for; None for all."""
-        if self.sampled is None:
-            return None
-        first, end = np.searchsorted(self.sampled, (self._before, self._before + examples))
-        return (self.sampled[first:end] - self._before).tolist()  # type: ignore[no-any-return]
+        for start, sums in self._sums:
+            if sums is not None and not (finite := isfinite(sums)).all():
+                return start + int((~finite).nonzero()[0])
+        return None
 
     def _before_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._given = args[0] if args else next(iter(kwargs.values()), None)
-        self.pixels.append(_pixels(self._given) if self.all_maps else None)
+        given = args[0] if args else next(iter(kwargs.values()), None)
+        # Before the model can write into it; on a GPU it is looked at only if something is wrong.
+        self._sums.append((self._before, _sums(given)))
+        self.pixels.append(_pixels(given) if self.all_maps else None)
 
     def _after(self, name: str, module: nn.Module) -> Callable[..., None]:
         from torch import Tensor, nn
@@ -219,41 +227,18 @@ class _Look:
         def hook(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
             if not isinstance(result, Tensor) or not result.is_floating_point():
                 return
-            # To hold on to each output until the next one comes slows a pass, because torch cannot
-            # use its memory again. So only the first batch shows which module is the last.
-            holds = self.all_maps and self._last in ("", name)
             # A map of one place is a vector, which pooling has made already.
-            if holds and result.ndim >= 3 and result[0, 0].numel() > 1:
-                self._map, self._map_of = result, name
+            if self.all_maps and result.ndim >= 3 and result.shape[2:].numel() > 1:
+                self._map = result
             if self.all_layers and weighted and result.ndim >= 2:
                 # A layer that is called again in the same run is another one, as in a loop.
                 again = self._called[name] = self._called.get(name, 0) + 1
+                axes = range(1, result.ndim - 1) if linear else range(2, result.ndim)
                 key = name if again == 1 else f"{name} ({again})"
-                self.layers.setdefault(key, []).append(self._means(result, linear=linear))
+                # Of all of its examples: to pick some first is to copy, which takes longer.
+                self._means[key] = result.mean(tuple(axes)) if axes else result
 
         return hook
-
-    def _means(self, result: Tensor, *, linear: bool) -> np.ndarray:
-        """Return a layer's outputs averaged over space or tokens, of the examples asked for."""
-        import torch
-
-        examples = _examples_in(self._given)
-        # Only of a layer that gives one row per example is it known which is whose.
-        if len(result) == examples and (places := self._places(examples)) is not None:
-            chosen = torch.tensor(places, dtype=torch.int64, device=result.device)
-            result = result.index_select(0, chosen)
-        axes = range(1, result.ndim - 1) if linear else range(2, result.ndim)
-        means = result.mean(tuple(axes)) if axes else result
-        return means.float().cpu().numpy()
-
-
-def _examples_in(given: Any) -> int | None:
-    """Return how many examples a model was given; None where its input does not tell."""
-    from torch import Tensor
-
-    if isinstance(given, Mapping):
-        given = next(iter(given.values()), None)
-    return len(given) if isinstance(given, Tensor) and given.ndim else None
 
 
 def _pixels(given: Any) -> Tensor | None:
@@ -271,13 +256,17 @@ def _pixels(given: Any) -> Tensor | None:
     return values.flatten(1).cpu()
 
 
-def _first_not_finite(given: Any) -> int | None:
-    from torch import Tensor, isfinite
+def _sums(given: Any) -> Tensor | None:
+    """Return the sum of each example's inputs (batch,); None if they are no numbers.
 
-    if not isinstance(given, Tensor) or not given.is_floating_point() or not given.ndim:
+    It is not finite as soon as one of them is not, and is quicker than to look at each.
+    """
+    from torch import Tensor, float32, promote_types
+
+    if not isinstance(given, Tensor) or not given.is_floating_point() or not given.numel():
         return None
-    bad = ~isfinite(given).reshape(len(given), -1).all(1)
-    return int(bad.nonzero()[0]) if bad.any() else None
+    rows = given.flatten(1) if given.ndim > 1 else given.reshape(-1, 1)
+    return rows.detach().sum(1, dtype=promote_types(given.dtype, float32))
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:

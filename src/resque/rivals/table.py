@@ -89,6 +89,9 @@ OF_TASK: Mapping[str, tuple[str, Callable[[np.ndarray, np.ndarray], float]]] = {
 # Of what is kept of every layer and of the last map, tens of thousands of values per example are
 # usual, and the classifier on the last map takes time with the square of the examples as well.
 MOST_SAMPLED = 1000
+# More where there are many classes: an example that is alone in its class can only be an error.
+_OF_EACH_CLASS = 2
+MOST_SAMPLED_OF_MANY_CLASSES = 2000
 _NOT_SEEN = {
     "pixels": "the inputs are no images or vectors of numbers",
     "maps": "the model gives no map or tokens of one size before its pooling",
@@ -97,14 +100,14 @@ _NOT_SEEN = {
 
 
 def _layers(seen: Observations) -> Mapping[str, np.ndarray]:
-    """Return the outputs of all layers, of 1,000 examples at most."""
-    n = len(seen.representations)
-    if seen.sampled is not None or n <= MOST_SAMPLED:
+    """Return the outputs of all layers, of as many examples at most as are looked at."""
+    kept = seen.sampled if seen.sampled is not None else np.arange(len(seen.representations))
+    chosen = sampled_places(None if seen.labels is None else seen.labels[kept], len(kept))
+    if len(chosen) == len(kept):
         return seen.layers
-    chosen = sampled_places(np.zeros(n, np.int64) if seen.labels is None else seen.labels)
     return {
-        # A layer that works on parts of the examples, or on several together, stays whole.
-        name: values[chosen] if len(values) == n else values
+        # A layer whose rows are no examples stays whole.
+        name: values[chosen] if len(values) == len(kept) else values
         for name, values in seen.layers.items()
     }
 
@@ -112,7 +115,7 @@ def _layers(seen: Observations) -> Mapping[str, np.ndarray]:
 def shift_rivals(before: Observations | ClassProfile, after: Observations) -> dict[str, Measured]:
     """Return every rival for a shift, by name.
 
-    Those on all layers, and `mmd`, look at 1,000 examples of each side at most.
+    Those on all layers look at `sampled_places` of each side, `mmd` at 1,000 examples at most.
 
     Args:
         before: the old data, or their profile, from which fewer rivals can be computed.
@@ -154,7 +157,7 @@ def shift_rivals(before: Observations | ClassProfile, after: Observations) -> di
 def task_rivals(seen: Observations) -> dict[str, Measured]:
     """Return every rival for a task, by name.
 
-    That on the last map looks at 1,000 examples at most.
+    That on the last map looks at `sampled_places`.
 
     Args:
         seen: labelled data of the task.
@@ -179,33 +182,38 @@ def task_rivals(seen: Observations) -> dict[str, Measured]:
         own = labels
         if part == "maps" and values is not None:
             own = labels if seen.sampled is None else labels[seen.sampled]
-            if len(values) > MOST_SAMPLED:
-                chosen = sampled_places(own)
-                values, own = values[chosen], own[chosen]
+            chosen = sampled_places(own, len(own))
+            values, own = values[chosen], own[chosen]
         # Numbers of the classes that have examples.
         numbers = np.unique(own, return_inverse=True)[1].astype(np.int64)
         found[name] = _measured(of, values, numbers, why_none=why_none)
     return found
 
 
-def sampled_places(labels: np.ndarray) -> np.ndarray:
-    """Return the places of the examples whose last map and layers are looked at, 1,000 at most.
+def sampled_places(labels: np.ndarray | None, examples: int) -> np.ndarray:
+    """Return the places of the examples whose last map and layers are looked at.
 
-    Each class has its share, as long as there are not more classes than that.
+    1,000 at most; of more than 500 classes two for each, up to 2,000. Each class has its share,
+    as long as there are not more classes than that.
 
     Args:
-        labels: (examples,) of all.
+        labels: (examples,) of all; None where they are not known.
+        examples: how many there are.
 
     Example:
         >>> labels = np.repeat([0, 1], [9000, 1000])
-        >>> np.bincount(labels[sampled_places(labels)])
+        >>> np.bincount(labels[sampled_places(labels, 10000)])
         array([900, 100])
     """
-    if len(labels) <= MOST_SAMPLED:
-        return np.arange(len(labels))
-    if len(np.unique(labels)) > MOST_SAMPLED:
-        labels = np.zeros(len(labels), np.int64)
-    return stratified_sample(labels, MOST_SAMPLED, seed=0)
+    if examples <= MOST_SAMPLED:
+        return np.arange(examples)
+    if labels is None:
+        labels = np.zeros(examples, np.int64)
+    classes = len(np.unique(labels))
+    most = max(MOST_SAMPLED, min(_OF_EACH_CLASS * classes, MOST_SAMPLED_OF_MANY_CLASSES))
+    if classes > most:
+        labels = np.zeros(examples, np.int64)
+    return stratified_sample(labels, min(most, examples), seed=0)
 
 
 def _measured(
