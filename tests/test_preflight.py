@@ -636,6 +636,17 @@ def test_places_out_of_order_are_refused(places: list[int]) -> None:
         observe(network(), NEW, sampled=np.array(places))
 
 
+def test_a_layer_is_seen_before_an_activation_writes_into_its_output() -> None:
+    torch.manual_seed(0)
+    first = nn.Linear(4, 6)
+    model = nn.Sequential(first, nn.ReLU(inplace=True), nn.Linear(6, 2))
+    given = torch.randn(40, 4)
+    seen = observe(model, (given, torch.arange(40) % 2), layers=True)
+    expected = first(given).detach().numpy()
+    assert expected.min() < 0
+    np.testing.assert_allclose(seen.layers["0"], expected, rtol=1e-5)
+
+
 def test_a_layer_whose_rows_are_no_examples_is_kept_whole() -> None:
     """Which of its rows are whose is not known, so all of them are kept and compared."""
 

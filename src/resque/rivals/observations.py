@@ -235,8 +235,9 @@ class _Look:
                 again = self._called[name] = self._called.get(name, 0) + 1
                 axes = range(1, result.ndim - 1) if linear else range(2, result.ndim)
                 key = name if again == 1 else f"{name} ({again})"
-                # Of all of its examples: to pick some first is to copy, which takes longer.
-                self._means[key] = result.mean(tuple(axes)) if axes else result
+                # Of all examples, since to pick some first is to copy their maps; and a copy, since
+                # an activation may write into what it is given.
+                self._means[key] = result.mean(tuple(axes)) if axes else result.clone()
 
         return hook
 
