@@ -510,6 +510,37 @@ def test_an_input_is_told_by_its_id_long_after_its_batch(monkeypatch: pytest.Mon
     assert len(put_off) == 15
 
 
+def test_an_input_that_is_not_finite_is_found_whichever_it_is() -> None:
+    """Also the second one; and one that is very large is finite."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, ids: Tensor, extra: Tensor, scale: float = 1.0) -> Tensor:
+            logits: Tensor = self.head(self.body(ids.float() + extra) * scale)
+            return logits
+
+    extra = torch.randn(40, 4)
+    ids, labels = torch.arange(160).reshape(40, 4), torch.arange(40) % 2
+
+    def batches(extra: Tensor) -> list[Any]:
+        return [({"ids": ids[i : i + 8], "extra": extra[i : i + 8]}, labels[i : i + 8])
+                for i in range(0, 40, 8)]  # fmt: skip
+
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        wrong = extra.clone()
+        wrong[17, 2] = bad
+        with pytest.raises(resque.InputError, match="The input of example 17 contains"):
+            observe(Two(), batches(wrong))
+    wrong[17, :] = 3e38
+    model = Two()
+    nn.init.constant_(model.body.weight, 10.0)
+    with pytest.raises(resque.InputError, match="The representation or the output of example 17"):
+        observe(model, batches(wrong))
+
+
 def test_what_a_model_does_to_its_input_is_not_blamed_on_it() -> None:
     class Dividing(nn.Module):
         def __init__(self) -> None:
@@ -630,10 +661,77 @@ def test_old_labels_that_are_no_integers_do_not_stop_the_sampling() -> None:
     assert found.values["arm"] is not None
 
 
-@pytest.mark.parametrize("places", [[3, 1], [1, 1], [-1, 4]])
-def test_places_out_of_order_are_refused(places: list[int]) -> None:
+@pytest.mark.parametrize("places", [[3, 1], [1, 1], [-1, 4], [0.5, 1.0]])
+def test_places_out_of_order_are_refused(places: list[Any]) -> None:
     with pytest.raises(resque.InputError, match="sampled must be places in the data"):
-        observe(network(), NEW, sampled=np.array(places))
+        observe(network(), NEW, sampled=places)  # type: ignore[arg-type]
+    with pytest.raises(resque.InputError, match="has the place 500, and there are 120 examples"):
+        observe(network(), NEW, sampled=np.array([3, 500]))
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_new_data_without_a_known_class_are_judged_by_the_outputs_all_the_same(
+    missing: int,
+) -> None:
+    """Labels are outputs whatever holds them, and whether or not all of them occur."""
+    left = NEW[1] != missing
+    some = NEW[0][left], NEW[1][left]
+    options: dict[str, Any] = {"before": OLD, "meter": "none", "probe_steps": 0}
+    found = preflight(network(), some, **options)
+    named = preflight(network(), some, class_names=["0", "1", "2"], **options)
+    for name in ("accuracy_drop", "loss_rise", "atc", "error_before", "loss_before", "arm"):
+        assert found.values[name] == named.values[name]
+        assert found.values[name] is not None
+    beyond = preflight(network(), (some[0], some[1] + 3), **options)
+    assert beyond.missing["error_before"] == "the model has no output for these classes"
+
+
+def test_tokens_that_come_first_are_not_taken_for_examples() -> None:
+    """PyTorch's transformers have them first by default; as many tokens as examples say nothing."""
+
+    class Reader(nn.Module):
+        def __init__(self, *, batch_first: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first = batch_first
+            self.embed = nn.Linear(1, 8)
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=batch_first)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            tokens = self.embed(pixels.flatten(1)[:, :16, None])
+            found = self.layer(tokens if self.first else tokens.transpose(0, 1))
+            logits: Tensor = self.head(found.mean(1 if self.first else 0))
+            return logits
+
+    sides = {}
+    for batch_first in (True, False):
+        model = Reader(batch_first=batch_first)
+        sides[batch_first] = observe(model, NEW, layers=True, batch_size=16)
+    np.testing.assert_allclose(
+        sides[True].representations, sides[False].representations, rtol=1e-4, atol=1e-5
+    )
+    assert sides[True].maps is not None
+    assert sides[True].maps.shape == (120, 16 * 8)
+    assert sides[False].maps is None
+    assert set(sides[False].layers) == {"head"}
+    reason = task_rivals(sides[False])["ridge_flattened"].why_none
+    assert reason == "the model gives no map or tokens of one size, batch first, before its pooling"
+
+
+def test_rivals_compare_one_model_and_say_what_they_need() -> None:
+    seen = observe(network(), NEW)
+    torch.manual_seed(9)
+    other = observe(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 3)), NEW)
+    with pytest.raises(resque.NotComparableError, match="weights"):
+        shift_rivals(other, seen)
+    with pytest.raises(resque.InputError, match="as `observe` saw them; got Observations and Cla"):
+        shift_rivals(seen, seen.profile)  # type: ignore[arg-type]
+    with pytest.raises(resque.InputError, match="as `observe` saw them; got ClassProfile"):
+        task_rivals(seen.profile)  # type: ignore[arg-type]
+    reason = shift_rivals(seen, seen)["arm"].why_none
+    assert reason is not None
+    assert "`observe(..., layers=True)` keeps them" in reason
 
 
 def test_a_layer_is_seen_before_an_activation_writes_into_its_output() -> None:

@@ -498,7 +498,7 @@ def test_layers_that_do_not_fit_are_told(rng: np.random.Generator) -> None:
     old = rng.normal(size=(5, 2))
     with pytest.raises(InputError, match=r"got 2 before and 1 after, not on both: \['b'\]"):
         arm({"a": old, "b": old}, {"a": old})
-    with pytest.raises(InputError, match="at least one; got 0 before and 0 after"):
+    with pytest.raises(InputError, match="got 0 layers before and 0 after"):
         arm({}, {})
     with pytest.raises(InputError, match="activations of 'a' have 2 before and 1 after"):
         arm({"a": old}, {"a": old[:, :1]})

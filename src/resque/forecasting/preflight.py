@@ -145,6 +145,8 @@ class Preflight:
             found["signature"] = Signature.from_dict(found["signature"])
             found["sample"] = {side: tuple(sizes) for side, sizes in found["sample"].items()}
             found["notes"] = tuple(found["notes"])
+            if not found["values"]:
+                raise KeyError("values")
             return cls(**found)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"This pre-flight is incomplete: {error}. Make it anew.") from error
@@ -305,12 +307,15 @@ def preflight(
         after = seen("training", names, ids)
         return after, seen("old", names, before_ids) if "old" in samples else None
 
-    names = class_names
-    of_outputs = names is None and recipe.start == "weights" and labels_of(training) is None
+    names, labels = class_names, labels_of(training)
+    of_outputs = names is None and recipe.start == "weights"
     try:
         if of_outputs:
-            # A label that is a bare number means the output of that number, as in cross-entropy.
+            # A label that is a bare number means the output of that number, as in cross-entropy;
+            # also of classes that have no example among the new data.
             names = _names_of_outputs(model, first, layer, pooling)
+            if names is not None and labels is not None and int(labels.max()) >= len(names):
+                names = None
         after, old = both(names)
     except InputError:
         if not of_outputs:

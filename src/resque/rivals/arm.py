@@ -24,8 +24,8 @@ def arm(
     """Return the mean over layers of the Wasserstein distance of their activations, 0 or more.
 
     Sangarya et al., arXiv:2405.09600. Here: per unit the 1-Wasserstein distance of old and new
-    activations over the unit's standard deviation on the old side (at least 1 % of the layer's
-    quadratic mean), so that layers count alike; the mean over units, then over layers.
+    activations over the unit's standard deviation on the old side (at least 1 % of the quadratic
+    mean of those of the layer), so that layers count alike; the mean over units, then over layers.
 
     `published` follows the authors' scripts: one histogram per unit over the range that the unit
     has on that side, averaged over units, and the Wasserstein distance between the two sets of
@@ -47,11 +47,16 @@ def arm(
         >>> arm(old, new), arm(old, new, published=True)
         (3.0, 0.0)
     """
-    if before.keys() != after.keys() or not before:
+    if not before or not after:
+        raise InputError(
+            f"ARM needs the outputs of layers, {{name: (examples, units)}}; got {len(before)} "
+            f"layers before and {len(after)} after. `observe(..., layers=True)` keeps them."
+        )
+    if before.keys() != after.keys():
         different = sorted(before.keys() ^ after.keys())
         raise InputError(
-            f"Both sides must have the same layers, at least one; got {len(before)} before and "
-            f"{len(after)} after{f', not on both: {different[:5]}' if different else ''}."
+            f"Both sides must have the same layers; got {len(before)} before and {len(after)} "
+            f"after, not on both: {different[:5]}."
         )
     if bins < 2:
         raise InputError(f"bins must be 2 or more; got {bins}.")

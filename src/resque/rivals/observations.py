@@ -34,10 +34,12 @@ class Observations:
         pixels: raw inputs (examples, values) float32, images averaged down to 32 x 32 at most;
             None where the inputs are no images or vectors of numbers, or nobody asked.
         maps: the last map or tokens before pooling, flattened, (sampled, values) float32; None
-            where the model has none, where its size differs between batches, or nobody asked.
+            where the model has none, where its size differs between batches, where the model has
+            its tokens first (`batch_first=False`), or nobody asked.
         layers: name of each layer with weights -> its outputs averaged over space or tokens,
             (sampled, units) float32, or all of its rows where a row is no example, as of a layer
-            that works on windows; empty unless asked for.
+            that works on windows; without those that have their tokens first; empty unless asked
+            for.
         sampled: places (sampled,) of the examples in `maps` and `layers`; None for all.
     """
 
@@ -105,7 +107,11 @@ def observe(
     from resque.representation.sources import as_source
     from resque.representation.stream import Stream
 
-    if sampled is not None and (np.diff(sampled, prepend=-1) <= 0).any():
+    if sampled is not None:
+        sampled = np.asarray(sampled)
+    if sampled is not None and (
+        sampled.dtype.kind not in "iu" or (np.diff(sampled, prepend=-1) <= 0).any()
+    ):
         raise InputError(
             "sampled must be places in the data, 0 or more, each above the one before."
         )
@@ -141,6 +147,10 @@ def observe(
             raise InputError(
                 f"The input of {which} contains NaN or infinity. Mend it, or leave it out."
             ) from error
+    if sampled is not None and len(sampled) and sampled[-1] >= profile.examples:
+        raise InputError(
+            f"sampled has the place {sampled[-1]}, and there are {profile.examples} examples."
+        )
     labels = _joined(kept["labels"])
     scores = _joined(kept["scores"])
     return Observations(
@@ -167,11 +177,15 @@ class _Look:
         self.maps: list[Any] = []
         self.layers: dict[str, list[np.ndarray]] = {}
         self._before = 0  # examples in the batches that are over
-        self._sums: list[tuple[int, Tensor | None]] = []  # first place of a batch, its inputs' sums
+        self._finite: list[tuple[int, Tensor]] = []  # first place of a batch, which of it are
         self._means: dict[str, Tensor] = {}  # of this batch, as `layers`
         self._map: Tensor | None = None
         self._called: dict[str, int] = {}
         self._handles: list[Any] = []
+        # (tokens, batch, values) inside of such a model, where nothing tells which axis is which.
+        self._sequence_first = any(
+            getattr(module, "batch_first", True) is False for module in model.modules()
+        )
 
     def __enter__(self) -> _Look:
         self._handles.append(
@@ -205,18 +219,25 @@ class _Look:
 
     def not_finite(self) -> int | None:
         """Return the place of the first example whose input was not finite."""
-        from torch import isfinite
-
-        for start, sums in self._sums:
-            if sums is not None and not (finite := isfinite(sums)).all():
-                return start + int((~finite).nonzero()[0])
-        return None
+        places = (
+            start + int((~finite).nonzero()[0])
+            for start, finite in self._finite
+            if not finite.all()
+        )
+        return min(places, default=None)
 
     def _before_model(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = args[0] if args else next(iter(kwargs.values()), None)
-        # Before the model can write into it; on a GPU it is looked at only if something is wrong.
-        self._sums.append((self._before, _sums(given)))
-        self.pixels.append(_pixels(given) if self.all_maps else None)
+        from torch import Tensor
+
+        given = [*args, *kwargs.values()]
+        tensors = [part for part in given if isinstance(part, Tensor) and part.ndim]
+        for part in tensors:
+            # Before the model can write into it; on a GPU it is looked at only if something is
+            # wrong. What has other rows than the first of them is not of the examples one by one.
+            finite = _finite(part)
+            if finite is not None and len(part) == len(tensors[0]):
+                self._finite.append((self._before, finite))
+        self.pixels.append(_pixels(given[0]) if self.all_maps and given else None)
 
     def _after(self, name: str, module: nn.Module) -> Callable[..., None]:
         from torch import Tensor, nn
@@ -226,6 +247,8 @@ class _Look:
 
         def hook(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
             if not isinstance(result, Tensor) or not result.is_floating_point():
+                return
+            if self._sequence_first and result.ndim == 3:
                 return
             # A map of one place is a vector, which pooling has made already.
             if self.all_maps and result.ndim >= 3 and result.shape[2:].numel() > 1:
@@ -257,17 +280,16 @@ def _pixels(given: Any) -> Tensor | None:
     return values.flatten(1).cpu()
 
 
-def _sums(given: Any) -> Tensor | None:
-    """Return the sum of each example's inputs (batch,); None if they are no numbers.
+def _finite(given: Tensor) -> Tensor | None:
+    """Return for each example (batch,) whether its input is finite; None if it cannot be other."""
+    from torch import isfinite
 
-    It is not finite as soon as one of them is not, and is quicker than to look at each.
-    """
-    from torch import Tensor, float32, promote_types
-
-    if not isinstance(given, Tensor) or not given.is_floating_point() or not given.numel():
+    if not given.is_floating_point() or not given.numel():
         return None
-    rows = given.flatten(1) if given.ndim > 1 else given.reshape(-1, 1)
-    return rows.detach().sum(1, dtype=promote_types(given.dtype, float32))
+    rows = given.detach().flatten(1) if given.ndim > 1 else given.detach().reshape(-1, 1)
+    # Quicker than to look at each; NaN is both the least and the greatest.
+    least, greatest = rows.aminmax(dim=1)
+    return isfinite(least) & isfinite(greatest)
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:

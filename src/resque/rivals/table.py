@@ -94,7 +94,7 @@ _OF_EACH_CLASS = 2
 MOST_SAMPLED_OF_MANY_CLASSES = 2000
 _NOT_SEEN = {
     "pixels": "the inputs are no images or vectors of numbers",
-    "maps": "the model gives no map or tokens of one size before its pooling",
+    "maps": "the model gives no map or tokens of one size, batch first, before its pooling",
     "probabilities": "the model gives no class scores",
 }
 
@@ -121,6 +121,10 @@ def shift_rivals(before: Observations | ClassProfile, after: Observations) -> di
         before: the old data, or their profile, from which fewer rivals can be computed.
         after: the new data.
 
+    Raises:
+        InputError: they are something else.
+        NotComparableError: they are of different models, weights or layers.
+
     Example:
         >>> import torch
         >>> from resque.rivals.observations import observe
@@ -131,8 +135,16 @@ def shift_rivals(before: Observations | ClassProfile, after: Observations) -> di
         >>> found["mmd"].value > 0, sorted(found)[:3]
         (True, ['accuracy_drop', 'arm', 'arm_published'])
     """
+    if not isinstance(before, Observations | ClassProfile) or not isinstance(after, Observations):
+        raise InputError(
+            "Rivals for a shift need the old data as `observe` or `resque.profile` saw them and "
+            f"the new ones as `observe` saw them; got {type(before).__name__} and "
+            f"{type(after).__name__}."
+        )
     whole = isinstance(before, Observations)
     profile = before.profile if isinstance(before, Observations) else before
+    if profile.signature and after.profile.signature:
+        profile.signature.require_comparable(after.profile.signature)
     told = profile.outputs, after.profile.outputs
     sums = [part.by_label or part.by_prediction for part in (profile, after.profile)]
     unlabelled = [
@@ -162,6 +174,9 @@ def task_rivals(seen: Observations) -> dict[str, Measured]:
     Args:
         seen: labelled data of the task.
 
+    Raises:
+        InputError: it is something else.
+
     Example:
         >>> import torch
         >>> from resque.rivals.observations import observe
@@ -170,6 +185,10 @@ def task_rivals(seen: Observations) -> dict[str, Measured]:
         >>> 0 <= task_rivals(observe(model, data))["knn"].value <= 1
         True
     """
+    if not isinstance(seen, Observations):
+        raise InputError(
+            f"Rivals for a task need the data as `observe` saw them; got {type(seen).__name__}."
+        )
     labels = seen.labels
     if labels is None or len(np.unique(labels)) < 2:
         why = "a task needs at least two classes with examples, and the data have one"
