@@ -370,12 +370,23 @@ def test_a_file_that_is_none(content: str, message: str, tmp_path: Path) -> None
         load_preflight(path)
 
 
-def test_one_without_its_signature(found: Preflight, tmp_path: Path) -> None:
-    record = found.to_dict()
-    del record["signature"]
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda record: record.pop("signature"), "signature"),
+        (lambda record: record["values"].clear(), "values"),
+    ],
+)
+def test_one_without_its_signature_or_its_values(
+    damage: Any, told: str, found: Preflight, tmp_path: Path
+) -> None:
+    record = json.loads(json.dumps(found.to_dict()))
+    damage(record)
     (tmp_path / "found.json").write_text(json.dumps(record))
-    with pytest.raises(resque.InputError, match="incomplete: 'signature'"):
+    with pytest.raises(resque.InputError, match=f"incomplete: '{told}'"):
         load_preflight(tmp_path / "found.json")
+    with pytest.raises(resque.InputError, match="is a folder; expected a saved pre-flight"):
+        load_preflight(tmp_path)
 
 
 # ---- bad input ----------------------------------------------------------------------------------

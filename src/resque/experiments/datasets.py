@@ -128,7 +128,8 @@ def _folder(given: Path | str | None) -> Path:
     if not folder:
         raise InputError(
             "The data sets of the experiments do not come with this package. Set the environment "
-            f"variable RESQUE_DATA to the folder that has them: {', '.join(_FILES.values())}."
+            "variable RESQUE_DATA to the folder that has them. What is asked for needs some of "
+            f"{', '.join(_FILES.values())}."
         )
     if not Path(folder).is_dir():
         raise InputError(

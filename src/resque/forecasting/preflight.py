@@ -192,6 +192,8 @@ def load_preflight(path: Path | str) -> Preflight:
         True
     """
     path = existing(path)
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; expected a saved pre-flight (.json).")
     try:
         return Preflight.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
