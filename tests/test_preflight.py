@@ -742,7 +742,7 @@ def test_rivals_compare_one_model_and_say_what_they_need() -> None:
         task_rivals(seen.profile)  # type: ignore[arg-type]
     reason = shift_rivals(seen, seen)["arm"].why_none
     assert reason is not None
-    assert "`observe(..., layers=True)` keeps them" in reason
+    assert "`observe(..., layers=True)` keeps those" in reason
 
 
 def test_a_layer_is_seen_before_an_activation_writes_into_its_output() -> None:

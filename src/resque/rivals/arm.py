@@ -49,8 +49,9 @@ def arm(
     """
     if not before or not after:
         raise InputError(
-            f"ARM needs the outputs of layers, {{name: (examples, units)}}; got {len(before)} "
-            f"layers before and {len(after)} after. `observe(..., layers=True)` keeps them."
+            f"ARM needs the outputs of one layer or more on both sides; got {len(before)} layers "
+            f"before and {len(after)} after. `observe(..., layers=True)` keeps those of "
+            "convolutions and linear layers."
         )
     if before.keys() != after.keys():
         different = sorted(before.keys() ^ after.keys())
