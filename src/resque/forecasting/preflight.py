@@ -31,7 +31,8 @@ from resque.measure.retrain import started
 from resque.notebook import shown_in_notebook
 from resque.representation.sampling import stratified_sample
 from resque.representation.signature import Signature
-from resque.representation.stream import device_of, same_random_state
+from resque.representation.sources import as_source
+from resque.representation.stream import Stream, device_of, same_random_state
 from resque.rivals.controls import flops, parameters
 from resque.rivals.observations import Observations, observe
 from resque.rivals.table import (
@@ -471,11 +472,9 @@ def _not_finite_in(model: nn.Module) -> str:
 def _names_of_outputs(
     model: nn.Module, inputs: Any, layer: str | None, pooling: str
 ) -> tuple[str, ...] | None:
-    one = [(inputs, torch.zeros(1, dtype=torch.int64))]
-    scores = observe(model, one, maps=False, layer=layer, pooling=pooling, progress=False)
-    if scores.probabilities is None:
-        return None
-    return tuple(map(str, range(scores.probabilities.shape[1])))
+    one = as_source([(inputs, torch.zeros(1, dtype=torch.int64))])
+    (batch,) = Stream(model, one, layer=layer, pooling=pooling)
+    return None if batch.logits is None else tuple(map(str, range(batch.logits.shape[1])))
 
 
 def _shift(
